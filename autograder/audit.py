@@ -1,0 +1,611 @@
+"""Grades the grader: known wrong and known right solutions, by the engine that grades a class.
+
+The tables of an assignment `ch4-cnn` are the TOML files in `tests/validity/ch4_cnn/`:
+
+- `[[mutant]]`: a wrong solution, the checks that must fail for it (all others must pass), and
+  what the first of their hints must say;
+- `[[equivalent]]`: a right solution written differently; every check must pass;
+- `[[unfinished]]`: cells that are left unwritten in the mutants of some other cells, to save the
+  time they take; their checks are not judged there.
+- `[[seeds]]`: the complete solution after a line that sets the random seed, so many times.
+
+`files.py` beside them, if there is one, says which files are handed in with the notebooks, and
+names variants of them.  docs/writing-checks.md explains how to write a table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fnmatch
+import importlib.util
+import io
+import re
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from autograder.course import Course, check_name, checks_for, identifier
+from autograder.engine.grade import Job
+from autograder.engine.notebook import grade_id, solution_of, solved, written
+from autograder.engine.pool import Engine
+from autograder.engine.results import NotebookResult
+from autograder.errors import UserError
+
+MUTANT, EQUIVALENT, SEED = "mutant", "equivalent", "seed"
+BATCH = 12  # submissions per worker that lie ready at a time
+_EDITS = {"code", "swap", "prepend", "append"}
+_KEYS = {
+    MUTANT: {"name", "about", "cells", "fails", "hint", "with", "files", "notebook", "may"},
+    EQUIVALENT: {"name", "about", "cells", "with", "files", "notebook", "insert", "move"},
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A hidden check: its grade cell, its name, and its title."""
+
+    cell: str
+    id: str
+    title: str
+
+    @property
+    def key(self) -> str:
+        """How tables and reports name it."""
+        return f"{self.cell}::{self.id}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One notebook to grade, and what must come of it.
+
+    cell: the solution cell it is about; empty when it is about none.
+    sources: what replaces the solution in some cells.
+    insert, move: (cell before it, source) of cells added; (cell, cell before it) of cells moved.
+    files: the variant of the files handed in with it; empty for the files as they are.
+    fails: keys of the checks that must fail; may: of those that may.
+    hint: a pattern (`re`) that the first failed check's hint must hold.
+    left: solution cells that are as released; their checks may fail.
+    """
+
+    kind: str
+    name: str
+    about: str
+    notebook: str
+    cell: str
+    sources: Mapping[str, str] = field(default_factory=dict)
+    insert: tuple[tuple[str, str], ...] = ()
+    move: tuple[tuple[str, str], ...] = ()
+    files: str = ""
+    fails: frozenset[str] = frozenset()
+    may: frozenset[str] = frozenset()
+    hint: str = ""
+    left: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """How a report names it."""
+        return f"{self.name} in {self.cell}" if self.cell else self.name
+
+
+@dataclass
+class Outcome:
+    """What came of a trial: the failed checks, and what should have been otherwise."""
+
+    trial: Trial
+    failed: list[str]
+    misses: list[str]
+
+
+@dataclass
+class Audit:
+    """The outcomes of all trials of an assignment.
+
+    checks: every hidden check of the notebooks that were looked at, in order.
+    """
+
+    assignment: str
+    checks: dict[str, list[Check]]
+    outcomes: list[Outcome]
+
+    def of(self, kind: str) -> list[Outcome]:
+        """The outcomes of one kind of trial."""
+        return [outcome for outcome in self.outcomes if outcome.trial.kind == kind]
+
+    def rate(self, *kinds: str) -> tuple[int, int]:
+        """How many trials of these kinds came out as they must, and how many there were."""
+        all_ = [outcome for kind in kinds for outcome in self.of(kind)]
+        return sum(not outcome.misses for outcome in all_), len(all_)
+
+    @property
+    def never_killed(self) -> list[str]:
+        """Checks that no mutant fails: nothing shows that they test anything."""
+        killed = {key for outcome in self.of(MUTANT) for key in outcome.failed}
+        return [c.key for of in self.checks.values() for c in of if c.key not in killed]
+
+    @property
+    def misses(self) -> list[str]:
+        """One line for everything that is not as it must be."""
+        lines = [f"{o.trial.title}: {miss}" for o in self.outcomes for miss in o.misses]
+        return lines + [f"{key}: no mutant fails it" for key in self.never_killed]
+
+    def to_json(self) -> dict[str, Any]:
+        """The audit as plain data."""
+        return {
+            "assignment": self.assignment,
+            "mutants": self.rate(MUTANT),
+            "equivalents": self.rate(EQUIVALENT),
+            "seeds": self.rate(SEED),
+            "never_killed": self.never_killed,
+            "misses": self.misses,
+            "trials": [
+                {
+                    "kind": outcome.trial.kind,
+                    "name": outcome.trial.name,
+                    "notebook": outcome.trial.notebook,
+                    "cell": outcome.trial.cell,
+                    "failed": outcome.failed,
+                    "misses": outcome.misses,
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def folder_of(course: Course, assignment: str) -> Path:
+    """Where the tables of an assignment lie.  Raises UserError when there are none."""
+    folder = course.root / "tests" / "validity" / identifier(check_name(assignment))
+    if not any(folder.glob("*.toml")):
+        raise UserError(
+            f"{assignment} has no mutant table: {folder.relative_to(course.root)} holds no .toml; "
+            "docs/writing-checks.md says how to write one"
+        )
+    return folder
+
+
+class Tables:
+    """The tables of an assignment, and the notebooks they are about."""
+
+    def __init__(self, course: Course, assignment: str) -> None:
+        self.course, self.assignment = course, assignment
+        self.folder = folder_of(course, assignment)
+        self.sources: dict[str, dict[str, str]] = {}  # notebook → solution cell → solution
+        self.stubs: dict[str, str] = {}  # solution cell → what the release has there
+        self.grade_cells: dict[str, list[str]] = {}  # solution cell → its grade cells
+        self.checks: dict[str, list[Check]] = {}
+        for name in course.notebooks(assignment):
+            source = nbformat.read(course.source(assignment) / f"{name}.ipynb", as_version=4)
+            release = nbformat.read(course.release(assignment) / f"{name}.ipynb", as_version=4)
+            graded = {cell for _, cell in solution_of(release)}
+            solutions = written(solved(source))
+            self.sources[name] = {k: v for k, v in solutions.items() if k in graded}
+            self.stubs |= written(release)
+            for check, cell in solution_of(release):
+                self.grade_cells.setdefault(cell, []).append(check)
+            self.checks[name] = checks_of(assignment, name)
+
+    def trials(self) -> list[Trial]:
+        """Every row of the tables, once for each cell it names.
+
+        Raises UserError for a row that names what is not there.
+        """
+        found: list[Trial] = []
+        unfinished: list[dict[str, Any]] = []
+        for path in sorted(self.folder.glob("*.toml")):
+            try:
+                table = tomllib.loads(path.read_text(encoding="utf-8"))
+            except tomllib.TOMLDecodeError as error:
+                raise UserError(f"{path.name} is not TOML: {error}") from error
+            for kind in (MUTANT, EQUIVALENT):
+                for row in table.pop(kind, []):
+                    where = f"{path.name}, {kind} {row.get('name', '?')!r}"
+                    found += self._row(kind, row, where)
+            unfinished += table.pop("unfinished", [])
+            for row in table.pop("seeds", []):
+                found += self._seeds(row, f"{path.name}, seeds of {row.get('cell')}")
+            if table:
+                raise UserError(f"{path.name}: there is no table {', '.join(table)}")
+        for row in unfinished:
+            found = [self._leave(trial, row) for trial in found]
+        known = set()
+        for trial in found:
+            if (trial.kind, trial.notebook, trial.title) in known:
+                raise UserError(f"two trials are called {trial.title}")
+            known.add((trial.kind, trial.notebook, trial.title))
+        return found
+
+    def _row(self, kind: str, row: dict[str, Any], where: str) -> Iterator[Trial]:
+        unknown = set(row) - _KEYS[kind] - _EDITS
+        if unknown or "name" not in row:
+            raise UserError(f"{where}: {', '.join(sorted(unknown)) or 'name'}?")
+        for cell in row.get("cells", [""]):
+            notebook = self._notebook_of(cell, where) if cell else str(row.get("notebook"))
+            if notebook not in self.sources:
+                raise UserError(f"{where}: there is no notebook {notebook}")
+            edits = (
+                [{"cell": cell, **{k: v for k, v in row.items() if k in _EDITS}}] if cell else []
+            )
+            sources: dict[str, str] = {}
+            for edit in [*edits, *row.get("with", [])]:
+                name = edit["cell"]
+                before = sources.get(name, self._solution(notebook, name, where))
+                sources[name] = self._edited(before, edit, where)
+            fails = row.get("fails", [])
+            own = self.grade_cells[cell] if cell else []
+            yield Trial(
+                kind,
+                row["name"],
+                row.get("about", ""),
+                notebook,
+                cell,
+                sources,
+                tuple((after, code) for after, code in row.get("insert", [])),
+                tuple((moved, after) for moved, after in row.get("move", [])),
+                row.get("files", ""),
+                self._keys(notebook, own, fails, where),
+                self._keys(notebook, own, row.get("may", []), where),
+                row.get("hint", ""),
+            )
+
+    def _leave(self, trial: Trial, row: dict[str, Any]) -> Trial:
+        """The trial with the cells that a row of `[[unfinished]]` leaves as they were released."""
+        if trial.kind != MUTANT or trial.cell not in row["cells"] or trial.name in row["except"]:
+            return trial
+        left = tuple(row["left"])
+        own = {check for cell in left for check in self.grade_cells[cell]}
+        keys = {check.key for check in self.checks[trial.notebook] if check.cell in own}
+        return replace(
+            trial,
+            sources={**trial.sources, **{cell: self.stubs[cell] for cell in left}},
+            may=trial.may | keys,
+            left=left,
+        )
+
+    def _edited(self, source: str, edit: dict[str, Any], where: str) -> str:
+        """A solution after the edit of a row."""
+        if edit.get("code") == "stub":
+            source = self.stubs[edit["cell"]]
+        elif "code" in edit:
+            source = edit["code"]
+        for old, new in edit.get("swap", []):
+            if old not in source:
+                raise UserError(f"{where}: the solution of {edit['cell']} holds no {old!r}")
+            source = source.replace(old, new)
+        parts = [edit.get("prepend", ""), source, edit.get("append", "")]
+        return "\n".join(part.rstrip("\n") for part in parts if part)
+
+    def _seeds(self, row: dict[str, Any], where: str) -> Iterator[Trial]:
+        if set(row) != {"cell", "count", "code"}:
+            raise UserError(f"{where}: a row has cell, count and code")
+        notebook = self._notebook_of(row["cell"], where)
+        solution = self._solution(notebook, row["cell"], where)
+        for seed in range(row["count"]):
+            source = f"{row['code'].format(seed=seed)}\n{solution}"
+            yield Trial(SEED, f"seed {seed}", "", notebook, "", {row["cell"]: source})
+
+    def _notebook_of(self, cell: str, where: str) -> str:
+        for name, solutions in self.sources.items():
+            if cell in solutions:
+                return name
+        raise UserError(f"{where}: there is no graded solution cell {cell}")
+
+    def _solution(self, notebook: str, cell: str, where: str) -> str:
+        if cell not in self.sources[notebook]:
+            raise UserError(f"{where}: {notebook} has no graded solution cell {cell}")
+        return self.sources[notebook][cell]
+
+    def _keys(self, notebook: str, own: list[str], names: Any, where: str) -> frozenset[str]:
+        """Keys of checks: `test_x` is one of the row's own cell, `cell::test_x` any."""
+        mine = [check for check in self.checks[notebook] if check.cell in own]
+        if names == "all":
+            return frozenset(check.key for check in mine)
+        keys = set()
+        for name in names:
+            of = self.checks[notebook] if "::" in name else mine
+            found = [check.key for check in of if name in (check.key, check.id)]
+            if len(found) != 1:
+                raise UserError(f"{where}: there is no check {name}, or more than one")
+            keys.add(found[0])
+        return frozenset(keys)
+
+    def files(self) -> ModuleType | None:
+        """The module `files.py` beside the tables, if there is one."""
+        path = self.folder / "files.py"
+        if not path.is_file():
+            return None
+        spec = importlib.util.spec_from_file_location(f"validity_{self.folder.name}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+class _Collected:
+    """A pytest plugin that notes the checks of a module."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.addinivalue_line("markers", "grade_cell(id): the grade cell of a class of checks")
+        config.addinivalue_line("markers", "check(title, hint, weight): a hidden check")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            cell, check = (item.get_closest_marker(name) for name in ("grade_cell", "check"))
+            if cell is not None and check is not None:
+                self.checks.append(Check(cell.args[0], item.name, check.kwargs["title"]))
+
+
+def checks_of(assignment: str, notebook: str) -> list[Check]:
+    """The hidden checks of a notebook, in the order of their module."""
+    module = checks_for(assignment, notebook).module
+    plugin = _Collected()
+    arguments = [
+        str(module),
+        "--collect-only",
+        f"--rootdir={module.parent}",
+        "-c/dev/null",
+        "--import-mode=importlib",
+        "-pno:cacheprovider",
+        "-q",
+    ]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pytest.main(arguments, plugins=[plugin])
+    return plugin.checks
+
+
+# -- submissions -------------------------------------------------------------------------------
+
+
+class Desk:
+    """Makes the submissions of the trials of one notebook, a few at a time."""
+
+    def __init__(self, tables: Tables, notebook: str, files: Path | None, folder: Path) -> None:
+        self.tables, self.notebook, self.files = tables, notebook, files
+        self.variants: Mapping[str, Callable[[Path], None]] = getattr(
+            tables.files(), "VARIANTS", {}
+        )
+        self.folder = folder
+        course, assignment = tables.course, tables.assignment
+        self.release = course.release(assignment)
+        source = course.source(assignment) / f"{notebook}.ipynb"
+        self.solved = solved(nbformat.read(source, as_version=4))
+
+    def lay(self, trial: Trial, place: int) -> Path:
+        """Put a trial's submission on place number `place`; its folder."""
+        target = self.folder / (f"variant-{place}" if trial.files else f"{place}")
+        if trial.files and target.exists():
+            shutil.rmtree(target)
+        if not target.exists():
+            target.mkdir()
+            self._put_files(target)
+        if trial.files:
+            if trial.files not in self.variants:
+                raise UserError(f"{trial.title}: files.py knows no variant {trial.files!r}")
+            self.variants[trial.files](target)
+        nbformat.write(self._notebook(trial), target / f"{self.notebook}.ipynb")
+        return target
+
+    def _put_files(self, target: Path) -> None:
+        for path in self.release.iterdir():
+            if path.is_file() and path.suffix != ".ipynb":
+                shutil.copyfile(path, target / path.name)
+        setup = checks_for(self.tables.assignment, self.notebook).setup
+        for path in self.files.iterdir() if self.files is not None else ():
+            wanted = any(fnmatch.fnmatch(path.name, p) for p in (*setup.files, *setup.read))
+            if wanted and path.suffix not in (".ipynb", ".py"):
+                shutil.copyfile(path, target / path.name)
+
+    def _notebook(self, trial: Trial) -> NotebookNode:
+        notebook = copy.deepcopy(self.solved)
+        for cell in notebook.cells:
+            cell.source = trial.sources.get(str(grade_id(cell)), cell.source)
+
+        def place_of(name: str) -> int:
+            for index, cell in enumerate(notebook.cells):
+                if grade_id(cell) == name:
+                    return index
+            raise UserError(f"{trial.title}: {self.notebook} has no cell {name}")
+
+        for after, code in trial.insert:
+            own = nbformat.v4.new_code_cell(code, id=f"own-{len(notebook.cells)}")
+            notebook.cells.insert(place_of(after) + 1 if after else 0, own)
+        for moved, after in trial.move:
+            cell = notebook.cells.pop(place_of(moved))
+            notebook.cells.insert(place_of(after) + 1, cell)
+        return notebook
+
+
+# -- the audit ---------------------------------------------------------------------------------
+
+
+def audit(
+    tables: Tables, notebooks: list[str], engine: Engine, jobs: int, console: Console
+) -> Audit:
+    """Grade every trial of `notebooks`, and see what came of it; shows a bar on `console`."""
+    trials = [trial for trial in tables.trials() if trial.notebook in notebooks]
+    module = tables.files()
+    files = module.files(tables.course, console) if module is not None else None
+    outcomes: list[Outcome] = []
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        for notebook in notebooks:
+            mine = [trial for trial in trials if trial.notebook == notebook]
+            task = bar.add_task(notebook, total=len(mine))
+            with tempfile.TemporaryDirectory(prefix="kit-audit-") as folder:
+                desk = Desk(tables, notebook, files, Path(folder))
+                size = BATCH * jobs
+                for start in range(0, len(mine), size):
+                    for outcome in _batch(desk, mine[start : start + size], engine):
+                        outcomes.append(outcome)
+                        bar.advance(task)
+    order = {id(trial): number for number, trial in enumerate(trials)}
+    outcomes.sort(key=lambda outcome: order[id(outcome.trial)])
+    checks = {name: tables.checks[name] for name in notebooks}
+    return Audit(tables.assignment, checks, outcomes)
+
+
+def _batch(desk: Desk, trials: list[Trial], engine: Engine) -> Iterator[Outcome]:
+    tables = desk.tables
+    work: dict[Job, Trial] = {}
+    for place, trial in enumerate(trials):
+        job = Job(
+            tables.assignment,
+            desk.notebook,
+            desk.lay(trial, place),
+            desk.release,
+            tables.course.source(tables.assignment),
+            tables.course.secret(),
+        )
+        work[job] = trial
+    for job, graded in engine.grade(work):
+        yield judge(work[job], graded.result)
+
+
+def judge(trial: Trial, result: NotebookResult) -> Outcome:
+    """Compare what a notebook was given with what its trial demands."""
+    checks = [(f"{cell.cell}::{check.id}", check) for cell in result.cells for check in cell.checks]
+    failed = [key for key, check in checks if not check.passed]
+    if result.status != "graded":
+        return Outcome(trial, failed, [f"was not graded: {result.reason}"])
+    misses = [f"{key} passes" for key in sorted(trial.fails - set(failed))]
+    unwanted = [key for key in failed if key not in trial.fails | trial.may]
+    misses += [f"{key} fails ({dict(checks)[key].hint})" for key in unwanted]
+    hint = next((check.hint for _, check in checks if not check.passed), "")
+    if trial.hint and not re.search(trial.hint, hint):
+        misses.append(f"the first hint is {hint!r}, which does not say {trial.hint!r}")
+    return Outcome(trial, failed, misses)
+
+
+# -- the report --------------------------------------------------------------------------------
+
+
+def expected(tables: Tables) -> Audit:
+    """The audit in which everything comes out as the tables demand."""
+    outcomes = []
+    for trial in tables.trials():
+        order = [check.key for check in tables.checks[trial.notebook]]
+        failed = sorted(trial.fails, key=order.index)
+        outcomes.append(Outcome(trial, failed, []))
+    return Audit(tables.assignment, tables.checks, outcomes)
+
+
+def percent(rate: tuple[int, int]) -> str:
+    """A rate in words: `412 of 412 (100 %)`."""
+    good, all_ = rate
+    return f"{good} of {all_} ({100 * good / all_:.4g} %)" if all_ else "none"
+
+
+def figures(audit: Audit) -> list[tuple[str, str]]:
+    """The figures that sum up an audit."""
+    checks = sum(map(len, audit.checks.values()))
+    right = audit.rate(EQUIVALENT, SEED)
+    return [
+        (
+            "Wrong solutions caught, by just the checks that concern them",
+            percent(audit.rate(MUTANT)),
+        ),
+        ("Right solutions written differently, full marks", percent(audit.rate(EQUIVALENT))),
+        ("The solution under random seeds, full marks", percent(audit.rate(SEED))),
+        ("Right work that keeps its marks, together", percent(right)),
+        (
+            "Checks that at least one wrong solution fails",
+            percent((checks - len(audit.never_killed), checks)),
+        ),
+    ]
+
+
+def report(audit: Audit) -> str:
+    """The whole matrix, as Markdown."""
+    lines = [
+        f"# How right the grades of {audit.assignment} are",
+        "",
+        f"Made by `autograder audit {audit.assignment} --report docs/validity.md`; edit the tables "
+        "in `tests/validity/`,",
+        "not this.",
+        "",
+        "A *mutant* is a solution with one mistake. It must fail just the checks that are about",
+        "this mistake: everything else in the notebook is right and keeps its points. An",
+        "*equivalent* is a right solution written differently, and a *seed* is the solution with",
+        "other random numbers; both must get full marks.",
+        "",
+        "| | |",
+        "|---|--:|",
+        *(f"| {name} | {value} |" for name, value in figures(audit)),
+    ]
+    for notebook, checks in audit.checks.items():
+        lines += ["", f"## {notebook}", ""]
+        outcomes = [o for o in audit.of(MUTANT) if o.trial.notebook == notebook]
+        for cell in dict.fromkeys(o.trial.cell for o in outcomes):
+            lines += _matrix(cell, [o for o in outcomes if o.trial.cell == cell], checks)
+        seeds = sum(o.trial.notebook == notebook for o in audit.of(SEED))
+        others = [o.trial for o in audit.of(EQUIVALENT) if o.trial.notebook == notebook]
+        lines += [f"**Equivalents**, {len(others)}, and {seeds} seeds:", ""]
+        lines += [f"- {t.title}{f': {t.about}' if t.about else ''}" for t in others]
+    return "\n".join(lines) + "\n"
+
+
+def _matrix(cell: str, outcomes: list[Outcome], checks: list[Check]) -> list[str]:
+    """Checks × mutants of one cell, then the names of the mutants."""
+    rows = [c for c in checks if any(c.key in outcome.failed for outcome in outcomes)]
+    numbers = range(1, len(outcomes) + 1)
+    lines = [
+        f"### {cell or 'Files handed in'}",
+        "",
+        f"| check | {' | '.join(map(str, numbers))} |",
+        f"|---|{'---|' * len(outcomes)}",
+    ]
+    for check in rows:
+        marks = ("✗" if check.key in outcome.failed else " " for outcome in outcomes)
+        lines.append(f"| {check.title} | {' | '.join(marks)} |")
+    lines.append("")
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        about = outcome.trial.about
+        lines.append(f"{number}. {outcome.trial.name}{f': {about}' if about else ''}")
+    return [*lines, ""]
+
+
+def show(audit: Audit, console: Console) -> None:
+    """Print the matrix, the figures, and every miss."""
+    for notebook, checks in audit.checks.items():
+        outcomes = [o for o in audit.of(MUTANT) if o.trial.notebook == notebook]
+        for cell in dict.fromkeys(o.trial.cell for o in outcomes):
+            of = [o for o in outcomes if o.trial.cell == cell]
+            console.print(f"{cell or notebook}: {len(of)} mutants", style="bold")
+            for check in checks:
+                marks = "".join("✗" if check.key in o.failed else "·" for o in of)
+                if "✗" in marks:
+                    console.print(f"  {marks}  {check.title}", soft_wrap=True)
+    for name, value in figures(audit):
+        console.print(f"{name}: {value}", soft_wrap=True)
+    for miss in audit.misses:
+        console.print(f"✗ {miss}", soft_wrap=True, markup=False)

@@ -1,0 +1,239 @@
+"""The only place that knows how the notebooks' names are reached.
+
+Checks speak of kernels, feature maps and training steps in NumPy; the classes here turn that
+into questions to the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograder.engine.values import KernelLost, NoValue, Session, Values
+
+Array = np.ndarray[Any, Any]
+
+
+class Notebook:
+    """What every notebook of the chapter can be asked."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def array(self, name: str) -> Array:
+        """A NumPy array (or a list of numbers) of the notebook."""
+        try:
+            return np.asarray(self._values.value(name), dtype=float)
+        except (TypeError, ValueError) as error:
+            raise NoValue(f"{name} is not an array of numbers") from error
+
+    def number(self, name: str) -> float:
+        """A single number of the notebook."""
+        value = self.array(name)
+        if value.ndim:
+            raise NoValue(f"{name} has shape {value.shape}, expected one number")
+        return float(value)
+
+    def value(self, name: str) -> Any:
+        """Any plain value of the notebook."""
+        return self._values.value(name)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What the notebook's function returns, as it is."""
+        return self._values.call(name, *args, **kwargs)
+
+    def result(self, name: str, *args: Any) -> Array:
+        """What the notebook's function returns, as an array."""
+        found = self._values.call(name, *args)
+        if found is None:
+            raise NoValue(f"{name}(…) returns nothing: is its last line a return?")
+        try:
+            return np.asarray(found, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise NoValue(f"{name}(…) does not return numbers") from error
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Static shape of a tensor, −1 for what is open; None when nothing is known."""
+        shape = self._description(name)["shape"]
+        return None if shape is None else tuple(shape)
+
+    def dtype(self, name: str) -> str:
+        """Name of a tensor's dtype."""
+        return str(self._description(name)["dtype"])
+
+    def kind(self, name: str) -> str:
+        """`tensor`, `placeholder`, `variable`, `operation`, `array`, `function` or `object`."""
+        return str(self._description(name)["kind"])
+
+    def _description(self, name: str) -> dict[str, Any]:
+        (found,) = self._values.describe(name)
+        if found.get("kind", "missing") == "missing":
+            raise NoValue(f"{name} is not there: not done yet, or under another name")
+        return found
+
+    # -- pictures --------------------------------------------------------------------------
+
+    def pictures(self, name: str = "fig") -> list[Array]:
+        """Every image that a figure shows, in drawing order."""
+        axes = self._values.figure(name)
+        return [np.asarray(image, float) for ax in axes for image in ax.get("images", [])]
+
+    def shows(self, wanted: list[Array], name: str = "fig") -> float:
+        """Share of the `wanted` images that a figure shows."""
+        shown: dict[tuple[int, ...], list[Array]] = {}
+        for picture in self.pictures(name):
+            shown.setdefault(picture.shape, []).append(picture)
+        stacks = {shape: np.stack(pictures) for shape, pictures in shown.items()}
+        found = sum(
+            image.shape in stacks and bool(alike(image, stacks[image.shape]).any())
+            for image in wanted
+        )
+        return found / len(wanted)
+
+    def scatters(self, name: str = "fig") -> list[tuple[Array, Array]]:
+        """Per scatter of a figure: its points (n, 2) and the outline of its marker."""
+        groups = [group for ax in self._values.figure(name) for group in ax.get("points", [])]
+        return [
+            (np.asarray(group["offsets"], float), np.asarray(group["vertices"], float))
+            for group in groups
+            if np.ndim(group["offsets"]) == 2
+        ]
+
+    def bars(self, name: str = "fig") -> list[tuple[Array, tuple[float, float]]]:
+        """Per axes with bars: the bars (n, 2) as position and height, and its y limits."""
+        return [
+            (np.asarray(ax["bars"], float), (float(ax["ylim"][0]), float(ax["ylim"][1])))
+            for ax in self._values.figure(name)
+            if len(ax.get("bars", []))
+        ]
+
+
+class Graph(Notebook):
+    """A notebook with a graph: sessions of our own on it, and the student's.
+
+    shapes: the variables a network is expected to have, by notebook name.
+    """
+
+    def __init__(self, values: Values, of: str, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(values)
+        self.names = list(shapes)
+        self._of = of
+        self._shapes = shapes
+        self._names: dict[str, str] | None = None
+
+    def fresh(self, **weights: Array) -> Running:
+        """A session of our own, freshly initialised, then with `weights` loaded."""
+        session = self._values.session(self._of)
+        running = Running(self, session)
+        if weights:
+            running.load(**weights)
+        return running
+
+    def trained(self) -> Running:
+        """The student's own session."""
+        return Running(self, self._values.student_session())
+
+    def variables(self) -> list[dict[str, Any]]:
+        """Every variable of the graph."""
+        return self._values.variables(self._of)
+
+    def untrained(self, names: list[str]) -> list[str]:
+        """Which of these variables training cannot change: frozen, or cut off from the graph."""
+        own = {name: self.graph_name(name) for name in names}
+        trainable = {v["name"] for v in self.variables() if v["trainable"]}
+        depends = self._values.learns(self._of, *own.values())
+        return [
+            name
+            for (name, graph_name), reaches in zip(own.items(), depends, strict=True)
+            if graph_name not in trainable or not reaches
+        ]
+
+    def saved(self, name: str) -> set[str]:
+        """Graph names of the variables that a Saver of the notebook writes."""
+        return set(self._values.saved(name))
+
+    def trainable_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the trainable variables, sorted."""
+        return sorted(tuple(v["shape"]) for v in self.variables() if v["trainable"])
+
+    def graph_name(self, name: str) -> str:
+        """The name in the graph (and in a checkpoint) of the variable a notebook calls `name`.
+
+        A variable under another notebook name is recognised by its shape, if only one has it.
+        """
+        if self._names is None:
+            self._names = {}
+            variables = self.variables()
+            for wanted, shape in self._shapes.items():
+                own = [v for v in variables if wanted in v["names"]]
+                alike = [v for v in variables if v["trainable"] and tuple(v["shape"]) == shape]
+                found = own or (alike if len(alike) == 1 else [])
+                if found:
+                    self._names[wanted] = str(found[0]["name"])
+        if name not in self._names:
+            raise NoValue(f"the graph has no variable {name} of shape {self._shapes[name]}")
+        return self._names[name]
+
+
+class Running:
+    """A session on a graph, with NumPy on the outside."""
+
+    def __init__(self, graph: Graph, session: Session) -> None:
+        self._graph, self._session = graph, session
+
+    def load(self, **weights: Array) -> None:
+        """Give variables (by notebook name) these values; they are sent as float32."""
+        named = {
+            self._graph.graph_name(name): np.asarray(value, np.float32)
+            for name, value in weights.items()
+        }
+        self._session.assign(**named)
+
+    def of(self, images: Array, *names: str, labels: Array | None = None) -> Any:
+        """Values of tensors for images (n, 784), and labels where the tensor needs them."""
+        feed: dict[str, Any] = {"x": images.astype(np.float32)}
+        if labels is not None:
+            feed["t"] = labels.astype(np.float32)
+        return self._session.fetch(*names, feed=feed)
+
+    def train(self, images: Array, labels: Array, steps: int = 1) -> None:
+        """Run `train_step` on the same images `steps` times."""
+        feed = {"x": images.astype(np.float32), "t": labels.astype(np.float32)}
+        self._session.step("train_step", feed, steps)
+
+    def weight(self, name: str) -> Array:
+        """The value of the variable that the notebook calls `name`."""
+        return self._session.variable_values(self._graph.graph_name(name))[0]
+
+    def is_initialised(self) -> bool:
+        """Whether every variable of the graph, the optimizer's too, has a value."""
+        names = [str(variable["name"]) for variable in self._graph.variables()]
+        try:
+            values = [self._session.variable_values(name)[0] for name in names]
+        except KernelLost:
+            raise
+        except NoValue:
+            return False
+        return all(np.isfinite(value).all() for value in values)
+
+    def weights(self) -> dict[str, Array]:
+        """The values of the variables that the notebook is expected to have, by name."""
+        return {name: self.weight(name) for name in self._graph.names}
+
+
+def same(one: Array, other: Array, tolerance: float = 1e-4) -> bool:
+    """Whether two arrays have one shape and are equal but for rounding.
+
+    `tolerance` is absolute for values up to 1, relative beyond: float32 sums of a few
+    thousand terms differ by less between NumPy and TensorFlow.
+    """
+    return one.shape == other.shape and bool(alike(one, other[None], tolerance)[0])
+
+
+def alike(one: Array, others: Array, tolerance: float = 1e-4) -> Array:
+    """Whether `one` (…) is the `same` as each of `others` (n, …): (n,) booleans."""
+    if not np.isfinite(one).all():
+        return np.zeros(len(others), bool)
+    close = np.isclose(one, others, rtol=tolerance, atol=tolerance)
+    return np.asarray(close.all(axis=tuple(range(1, others.ndim))))

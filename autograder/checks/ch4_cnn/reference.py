@@ -1,0 +1,125 @@
+"""The chapter's formulas in NumPy, written independently of TensorFlow.
+
+Images are float arrays in the order N, H, W, C; kernels are rows, columns, inputs, filters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+Array = np.ndarray[Any, Any]
+
+
+def edge_kernels() -> Array:
+    """The two 5×5 edge kernels (Fig 4-5): (5, 5, 1, 2) float64, positive weights sum to 1."""
+    vertical = np.array(
+        [
+            [2, 1, 0, -1, -2],
+            [3, 2, 0, -2, -3],
+            [4, 3, 0, -3, -4],
+            [3, 2, 0, -2, -3],
+            [2, 1, 0, -1, -2],
+        ]
+    )
+    return np.stack([vertical, vertical.T], axis=-1)[:, :, None, :] / 23.0
+
+
+def convolve(images: Array, kernel: Array) -> Array:
+    """Slide `kernel` over zero-padded images as it is written: (n, h, w, filters).
+
+    images (n, h, w, c), kernel (kh, kw, c, filters) with odd kh and kw; stride 1, SAME.
+    """
+    rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
+    padded = np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    windows = sliding_window_view(padded, kernel.shape[:2], axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
+    # One row per pixel of the result, one matrix product for them all.
+    flat = kernel.reshape(-1, kernel.shape[3])
+    mixed: Array = windows.reshape(-1, len(flat)) @ flat
+    return mixed.reshape(*windows.shape[:3], -1)
+
+
+def cut_off(response: Array, threshold: float = 0.2) -> Array:
+    """`relu(response - threshold)`: small responses become 0, large ones shrink."""
+    return np.maximum(response - threshold, 0)
+
+
+def max_pool(maps: Array) -> Array:
+    """The largest value of each 2×2 block, stride 2: (n, h/2, w/2, c) for even h and w."""
+    rows = np.maximum(maps[:, ::2], maps[:, 1::2])
+    largest: Array = np.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+    return largest
+
+
+def output_size(size: int, kernel: int, stride: int, padding: str) -> int:
+    """Rows (or columns) after a convolution or pooling."""
+    covered = size if padding == "SAME" else size - kernel + 1
+    return math.ceil(covered / stride)
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities along the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    p: Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    return p
+
+
+def cross_entropy(p: Array, t: Array) -> float:
+    """Sum over the images of −log p of the right class; p and t are (n, classes)."""
+    return float(-np.log(p[t.astype(bool)]).sum())
+
+
+def accuracy(p: Array, t: Array) -> float:
+    """Share of images whose most probable class is the right one."""
+    return float((p.argmax(axis=1) == t.argmax(axis=1)).mean())
+
+
+def stroke_probabilities(weights: dict[str, Array], images: Array) -> Array:
+    """The stroke network of [OCE-04] and [OCE-05]: (n, 3) for images (n, 784).
+
+    weights: `W_conv` (5, 5, 1, 2), `w2`, `b2`, `w0`, `b0` as in the notebook.
+    """
+    response = np.abs(convolve(images.reshape(-1, 28, 28, 1), weights["W_conv"]))
+    flat = max_pool(cut_off(response)).reshape(len(images), -1)
+    hidden = np.tanh(flat @ weights["w2"] + weights["b2"])
+    return softmax(hidden @ weights["w0"] + weights["b0"])
+
+
+def digit_probabilities(weights: dict[str, Array], images: Array, batch: int = 250) -> Array:
+    """The digit network of [MDC-03] and [MDC-04]: (n, 10) for images (n, 784).
+
+    weights: `W_conv` (5, 5, 1, f), `w2`, `b2`, `w0`, `b0` as in the notebook, float32.
+    batch: images at a time; the windows of more than a few hundred leave the processor's cache.
+    """
+    out = []
+    for start in range(0, len(images), batch):
+        x = images[start : start + batch].reshape(-1, 28, 28, 1)
+        pooled = max_pool(convolve(x, weights["W_conv"]))
+        flat = pooled.reshape(len(x), -1)
+        hidden = np.maximum(flat @ weights["w2"] + weights["b2"], 0)
+        out.append(softmax(hidden @ weights["w0"] + weights["b0"]))
+    return np.concatenate(out)
+
+
+def is_truncated_normal(starts: Array, deviation: float) -> bool:
+    """Whether these may come from a normal distribution of mean 0 that is cut at two deviations.
+
+    starts (k, …): the values of one variable in k sessions.  A right variable fails by chance
+    about once in a million.  Starts that a fixed seed makes alike count once: fewer numbers, and
+    wider bounds.
+    """
+    rows = starts.reshape(len(starts), -1) / deviation
+    if (rows == rows[0]).all():
+        rows = rows[:1]
+    drawn = rows.ravel()
+    # The cut leaves 0.8796 of the deviation; that of n such numbers scatters by 0.514/√n.
+    bound = 5.4 / np.sqrt(len(drawn))
+    return bool(
+        len(np.unique(rows[0])) > 0.9 * min(rows.shape[1], 1000)
+        and 1.0 < np.abs(drawn).max() <= 2.0
+        and abs(drawn.std() - 0.8796) < max(0.514 * bound, 0.005)
+        and abs(drawn.mean()) < max(0.8796 * bound, 0.005)
+    )

@@ -1,0 +1,148 @@
+"""Notebook 2: classification with fixed filters, 392 → 2 → 3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autograder.checks import check, grade_cell
+from autograder.checks.ch4_cnn import reference, thresholds
+from autograder.checks.ch4_cnn.adapter import Graph, Notebook, same
+from autograder.checks.ch4_cnn.common import (
+    EdgeFilterChecks,
+    EdgeMapChecks,
+    InputChecks,
+    LayerChecks,
+    TrainingChecks,
+)
+from autograder.engine.values import Values
+from data import orenist
+
+STEPS = 200
+
+
+@pytest.fixture(scope="class")
+def notebook(values: Values) -> Notebook:
+    return Notebook(values)
+
+
+@pytest.fixture(scope="class")
+def graph(request: pytest.FixtureRequest, values: Values) -> Graph:
+    behind_pooling = issubclass(request.cls, LayerChecks | TrainingChecks | TrainedChecks)
+    return Graph(
+        values,
+        of="p" if behind_pooling else "h_pool",
+        shapes=LayerChecks.shapes() if behind_pooling else {},
+    )
+
+
+@pytest.fixture(scope="class")
+def all_ninety(given: Path) -> tuple[np.ndarray, np.ndarray]:
+    return orenist.load(given / "ORENIST.data")
+
+
+class TrainedChecks:
+    """Looks at the student's own session."""
+
+
+@grade_cell("oce-03-edge-filter-check")
+class TestEdgeFilter(EdgeFilterChecks):
+    pass
+
+
+@grade_cell("oce-04-graph-check")
+class TestGraph(EdgeMapChecks, InputChecks):
+    @check(
+        "The filters are fixed",
+        hint="in this notebook W_conv is the constant from edge_filter(): nothing trains it",
+    )
+    def test_fixed(self, graph: Graph) -> None:
+        assert (5, 5, 1, 2) not in graph.trainable_shapes()
+
+
+@grade_cell("oce-05-layers-check")
+class TestLayers(LayerChecks):
+    pass
+
+
+@grade_cell("oce-06-training-check")
+class TestTraining(TrainingChecks):
+    pass
+
+
+@grade_cell("oce-07-session-check")
+class TestSession(TrainedChecks):
+    @check(
+        "sess can evaluate the graph, with every variable initialised",
+        hint="make a session and run tf.global_variables_initializer() in it",
+    )
+    def test_initialised(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        p = graph.trained().of(all_ninety[0], "p")
+        assert p.shape == (90, 3)
+        assert np.isfinite(p).all()
+        assert graph.trained().is_initialised()
+
+
+@grade_cell("oce-08-train-check")
+class TestTrained(TrainedChecks):
+    @check(
+        "i counts 200 training steps",
+        hint="add 1 to i in each of the 200 rounds",
+    )
+    def test_count(self, graph: Graph) -> None:
+        assert graph.number("i") == STEPS
+
+    @check(
+        "The training has lowered the loss",
+        hint="run train_step in every round, with all images and labels in feed_dict",
+        weight=2,
+    )
+    def test_learned(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        images, labels = all_ninety
+        # Computed here: a notebook's own word for its loss proves nothing.
+        weights = {"W_conv": reference.edge_kernels(), **graph.trained().weights()}
+        loss = reference.cross_entropy(reference.stroke_probabilities(weights, images), labels)
+        assert loss < thresholds.ORENIST_LOSS * len(images) * np.log(3)
+
+
+@grade_cell("oce-09-scatter-check")
+class TestScatter(TrainedChecks):
+    @check(
+        "hidden2_vals holds (z1, z2) of all images",
+        hint="fetch hidden2 from the trained session and feed {x: images}",
+    )
+    def test_values(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        wanted = graph.trained().of(all_ninety[0], "hidden2")
+        assert same(graph.array("hidden2_vals"), wanted)
+
+    @check(
+        "The points are sorted by class",
+        hint="append z1 and z2 of an image to the lists of its own label",
+    )
+    def test_sorted(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        images, labels = all_ninety
+        z = graph.trained().of(images, "hidden2")
+        for name, column in (("z1_vals", 0), ("z2_vals", 1)):
+            lists = graph.value(name)
+            assert len(lists) == 3
+            for label in range(3):
+                wanted = z[labels.argmax(axis=1) == label, column]
+                assert same(np.asarray(lists[label], float), wanted)
+
+    @check(
+        "The picture shows each class with a marker of its own",
+        hint="three scatters, one per class, with marker '|', '_' and '+'",
+    )
+    def test_picture(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        images, labels = all_ninety
+        z = graph.trained().of(images, "hidden2")
+        groups = graph.scatters()
+        outlines = set()
+        for label in range(3):
+            wanted = z[labels.argmax(axis=1) == label]
+            match = [outline for points, outline in groups if same(points, wanted)]
+            assert match
+            outlines.add(match[0].tobytes())
+        assert len(outlines) == 3

@@ -1,0 +1,133 @@
+"""Notebook 3: the filters are trained, too."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autograder.checks import check, grade_cell
+from autograder.checks.ch4_cnn import reference, thresholds
+from autograder.checks.ch4_cnn.adapter import Graph, Running, same
+from autograder.checks.ch4_cnn.common import (
+    EdgeMapChecks,
+    InputChecks,
+    LayerChecks,
+    PictureChecks,
+    PooledPictureChecks,
+    TrainingChecks,
+)
+from autograder.engine.values import NoValue, Values
+from data import orenist
+
+STEPS = 200
+KERNEL: dict[str, tuple[int, ...]] = {"W_conv": (5, 5, 1, 2)}
+
+
+@pytest.fixture(scope="class")
+def graph(request: pytest.FixtureRequest, values: Values) -> Graph:
+    only_filters = issubclass(request.cls, EdgeMapChecks)
+    return Graph(
+        values,
+        of="h_pool" if only_filters else "p",
+        shapes=KERNEL if only_filters else {**KERNEL, **LayerChecks.shapes()},
+    )
+
+
+@pytest.fixture(scope="class")
+def all_ninety(given: Path) -> tuple[np.ndarray, np.ndarray]:
+    return orenist.load(given / "ORENIST.data")
+
+
+@pytest.fixture(scope="class")
+def first_nine(all_ninety: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return all_ninety[0][:9]
+
+
+@grade_cell("ode-03-graph-check")
+class TestGraph(EdgeMapChecks, InputChecks):
+    @staticmethod
+    def maps(graph: Graph, rng: np.random.Generator) -> Running:
+        # With a kernel of ours where one can be loaded: how the student's own starts is a check
+        # of its own, and so is whether it is a variable.
+        session = graph.fresh()
+        with contextlib.suppress(NoValue):
+            session.load(W_conv=0.1 * rng.normal(size=KERNEL["W_conv"]))
+        return session
+
+    @check(
+        "W_conv is a trainable variable of shape (5, 5, 1, 2)",
+        hint="what training should change is a tf.Variable that h_pool depends on, not a constant; "
+        "there is no other variable yet",
+        weight=2,
+    )
+    def test_variable(self, graph: Graph) -> None:
+        assert graph.trainable_shapes() == [(5, 5, 1, 2)]
+        assert not graph.untrained(["W_conv"])
+
+    @check(
+        "W_conv starts as a truncated normal of standard deviation 0.1",
+        hint="tf.truncated_normal([5, 5, 1, 2], stddev=0.1): no value beyond 0.2",
+    )
+    def test_start(self, graph: Graph) -> None:
+        kernels = np.stack([graph.fresh().weight("W_conv") for _ in range(20)])
+        assert reference.is_truncated_normal(kernels, 0.1)
+
+
+@grade_cell("ode-04-layers-check")
+class TestLayers(LayerChecks):
+    @classmethod
+    def trained(cls) -> dict[str, tuple[int, ...]]:
+        return {**KERNEL, **cls.shapes()}
+
+
+@grade_cell("ode-05-training-check")
+class TestTraining(TrainingChecks):
+    moving = ("W_conv", *TrainingChecks.moving)
+
+
+@grade_cell("ode-07-train-check")
+class TestTrained:
+    @check(
+        "i counts 200 training steps",
+        hint="add 1 to i in each of the 200 rounds",
+    )
+    def test_count(self, graph: Graph) -> None:
+        assert graph.number("i") == STEPS
+
+    @check(
+        "The training has lowered the loss",
+        hint="run train_step in every round, with all images and labels in feed_dict",
+        weight=2,
+    )
+    def test_learned(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        images, labels = all_ninety
+        # Computed here: a notebook's own word for its loss proves nothing.
+        weights = graph.trained().weights()
+        loss = reference.cross_entropy(reference.stroke_probabilities(weights, images), labels)
+        assert loss < thresholds.ORENIST_LOSS * len(images) * np.log(3)
+
+
+@grade_cell("ode-08-values-check")
+class TestValues:
+    @check(
+        "filter_vals, conv_vals and pool_vals come from the trained session",
+        hint="fetch [W_conv, h_conv_cutoff, h_pool] from sess and feed {x: images[:9]}",
+    )
+    def test_values(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
+        names = ("W_conv", "h_conv_cutoff", "h_pool")
+        wanted = graph.trained().of(all_ninety[0][:9], *names)
+        for name, values in zip(("filter_vals", "conv_vals", "pool_vals"), wanted, strict=True):
+            assert same(graph.array(name), values)
+
+
+@grade_cell("ode-09-picture-check")
+class TestConvPicture(PictureChecks):
+    pass
+
+
+@grade_cell("ode-10-picture-check")
+class TestPoolPicture(PooledPictureChecks):
+    pass

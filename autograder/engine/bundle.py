@@ -1,0 +1,209 @@
+"""Submissions on their way to another machine: files by content, graded like any other folder."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from autograder.course import checks_for
+from autograder.engine.files import read_regular
+from autograder.engine.grade import Graded, Job, cannot_grade, grade_notebook, keyed, versions
+from autograder.engine.sandbox import Sandbox, sandbox
+from autograder.engine.submission import CHECKPOINT_LIMIT, handed_in
+from autograder.engine.warm import WarmInterpreter, WarmLost
+from autograder.errors import CannotGrade, UserError
+
+# pytest cannot run twice at once in one process; a worker with more threads only waits.
+_ONE_AT_A_TIME = threading.Lock()
+SUBMISSION, RELEASE, SOURCE = "submission", "release", "source"
+SENT = 8  # shared bundles that are kept on the cluster, for notebooks that come later
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files of folders: (path, content) pairs, and the digest of them all."""
+
+    files: tuple[tuple[str, bytes], ...]
+    digest: str
+
+    @classmethod
+    def of(cls, trees: Mapping[str, tuple[Path, Iterable[str]]]) -> Bundle:
+        """A bundle of regular files: where they are unpacked → (the folder they are in, paths).
+
+        What is no regular file, or too large, stays behind.
+        """
+        files, digest = [], sha256()
+        for name, (folder, paths) in trees.items():
+            for path in sorted(set(paths)):
+                try:
+                    content = read_regular(folder, path, CHECKPOINT_LIMIT)
+                except (CannotGrade, FileNotFoundError):
+                    continue
+                files.append((f"{name}/{path}", content))
+                digest.update(os.fsencode(files[-1][0]) + b"\0" + sha256(content).digest())
+        return cls(tuple(files), digest.hexdigest())
+
+    def unpack(self, folder: Path) -> None:
+        """Write the files below `folder`.  Raises UserError when they are not what was packed."""
+        digest = sha256()
+        for path, content in self.files:
+            digest.update(os.fsencode(path) + b"\0" + sha256(content).digest())
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        if digest.hexdigest() != self.digest:
+            raise UserError("a bundle was damaged on its way to a worker; grade it again")
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job that travels without its folders, and what its worker must have to do it.
+
+    `job` carries a secret that is good for this submission alone.
+    refused: why nothing of the submission can be graded; "" when it can.
+    """
+
+    job: Job
+    versions: str
+    refused: str = ""
+
+
+def pack(job: Job) -> tuple[RemoteJob, Bundle, list[Bundle]]:
+    """A job ready to travel: the job, its own bundle, and bundles that others may share.
+
+    Only the files that its notebook or its checks need are in them.
+    """
+    setup = checks_for(job.assignment, job.notebook).setup
+    patterns = (*setup.files, *setup.read)
+    wanted: list[str] = []
+    refused = ""
+    try:
+        for found in handed_in(job.submission):
+            if any(fnmatch.fnmatch(found.path, pattern) for pattern in patterns):
+                wanted.append(found.path)
+    except CannotGrade as error:
+        refused = str(error)
+    given = [path.name for path in job.release.iterdir() if path.suffix != ".ipynb"]
+    own = [f"{job.notebook}.ipynb"]
+    return (
+        RemoteJob(keyed(job), versions(job), refused),
+        Bundle.of(
+            {
+                SUBMISSION: (job.submission, own),
+                RELEASE: (job.release, own),
+                SOURCE: (job.source, own),
+            }
+        ),
+        [
+            Bundle.of({SUBMISSION: (job.submission, wanted)}),
+            Bundle.of({RELEASE: (job.release, given)}),
+        ],
+    )
+
+
+def grade_remote(remote: RemoteJob, *bundles: Bundle) -> Graded:
+    """`grade_notebook` on a worker that shares no disk with the grader.
+
+    Raises UserError when the worker's checks or versions are not the grader's, or when the
+    worker cannot confine student code, and WarmLost when its warm interpreter has ended.
+    """
+    if versions(remote.job) != remote.versions:
+        raise UserError(
+            f"the worker on {socket.gethostname()} has other checks or package versions than "
+            "this machine; install the same there"
+        )
+    with _ONE_AT_A_TIME:
+        try:
+            return _grade_unpacked(remote, bundles)
+        except WarmLost:
+            _sandbox_of_worker.cache_clear()
+            raise
+
+
+def _grade_unpacked(remote: RemoteJob, bundles: tuple[Bundle, ...]) -> Graded:
+    place = _sandbox_of_worker()
+    folder = Path(tempfile.mkdtemp(prefix="kit-bundle-", dir=place.folder))
+    try:
+        for bundle in bundles:
+            bundle.unpack(folder)
+        job = replace(
+            remote.job,
+            submission=folder / SUBMISSION,
+            release=folder / RELEASE,
+            source=folder / SOURCE,
+            sandbox=place,
+        )
+        return cannot_grade(job, remote.refused) if remote.refused else grade_notebook(job)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _sandbox_of_worker() -> Sandbox:
+    """The warm interpreter of this worker process; it ends with the process."""
+    return sandbox(WarmInterpreter())
+
+
+class Cluster(Executor):
+    """The workers of a Dask cluster, behind the interface of local processes.
+
+    Bundles that several notebooks share (a checkpoint, the release's files) go to the cluster
+    once, and from worker to worker when another needs them.
+    """
+
+    def __init__(self, scheduler: str) -> None:
+        """Connect.  Raises UserError when there is no Dask, no cluster, or no fit worker."""
+        try:
+            from distributed import Client
+        except ModuleNotFoundError as error:
+            raise UserError("--scheduler needs Dask: pip install 'autograder[cluster]'") from error
+        try:
+            self._client = Client(scheduler, timeout=10, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no Dask scheduler answers at {scheduler}") from error
+        if not self._client.nthreads():
+            self._client.close()
+            raise UserError(
+                f"the scheduler at {scheduler} has no workers; start one with `dask worker`"
+            )
+        self._executor: Executor = self._client.get_executor(pure=False)
+        self._sent: OrderedDict[str, Any] = OrderedDict()  # futures of bundles, by digest
+
+    def width(self) -> int:
+        """How many jobs keep every worker busy; a worker fetches the next while it grades."""
+        return max(1, 2 * len(self._client.nthreads()))
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have `grade_notebook` called with a job."""
+        assert function is grade_notebook
+        (job,) = args
+        remote, own, shared = pack(job)
+        return self._executor.submit(grade_remote, remote, own, *map(self._send, shared))
+
+    def _send(self, bundle: Bundle) -> Any:
+        """The cluster's future of a bundle; sent again when it was lost with a worker."""
+        sent = self._sent.pop(bundle.digest, None)
+        if sent is None or sent.status != "finished":
+            sent = self._client.scatter(bundle, hash=False)
+        self._sent[bundle.digest] = sent
+        while len(self._sent) > SENT:
+            self._sent.popitem(last=False)
+        return sent
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster; what runs there ends by itself."""
+        self._executor.shutdown(wait=wait and not cancel_futures)
+        if wait:
+            self._client.close()

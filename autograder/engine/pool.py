@@ -1,0 +1,242 @@
+"""Computes results in parallel, and remembers them by content."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from autograder.course import Course, write_whole
+from autograder.engine.bundle import Cluster
+from autograder.engine.grade import Graded, Job, cache_key, failure, grade_notebook
+from autograder.engine.sandbox import Sandbox, sandbox
+from autograder.engine.warm import WarmInterpreter, WarmLost
+from autograder.errors import UserError
+
+ATTEMPTS = 3  # at a notebook that is computed alone and loses its worker
+_LOST = (BrokenExecutor, CancelledError, WarmLost)  # what does not come from the notebook itself
+
+
+class Engine:
+    """A warm interpreter and worker processes, started when first needed; a context manager.
+
+    For one thread: who computes in several makes an engine for each.
+
+    jobs: notebooks graded at the same time.
+    run_student_code_unconfined: go on where the machine allows no confinement.
+    scheduler: address of a Dask scheduler whose workers do the work instead of this machine.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        jobs: int,
+        run_student_code_unconfined: bool = False,
+        scheduler: str = "",
+    ) -> None:
+        self.course = course
+        self._scheduler = scheduler
+        self._unconfined = run_student_code_unconfined
+        self._jobs = jobs
+        self._warm: WarmInterpreter | None = None
+        self._sandbox: Sandbox | None = None
+        self._executor: Executor | None = None
+        self._lifeline: Connection | None = None  # when it closes, the local workers end
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing, and the warm interpreter."""
+        self._dismiss()
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = self._sandbox = None
+
+    def ready(self) -> list[str]:
+        """Start what grading needs; the protections that kernels run under.
+
+        Raises UserError when this machine cannot confine student code.
+        """
+        self._start()
+        return self._sandbox.layers if self._sandbox else []
+
+    def _dismiss(self) -> None:
+        """End the workers; what they were doing is lost."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            if self._lifeline is not None:
+                self._lifeline.close()
+            self._executor.shutdown()
+            self._executor = None
+
+    def job(self, student: str, assignment: str, notebook: str) -> Job:
+        """The job for one notebook of a student's submission."""
+        return Job(
+            assignment,
+            notebook,
+            self.course.submitted(student, assignment),
+            self.course.release(assignment),
+            self.course.source(assignment),
+            self.course.secret(),
+        )
+
+    def grade(
+        self, jobs: Iterable[Job], force: bool = False
+    ) -> Generator[tuple[Job, Graded], None, None]:
+        """Results as they become known, remembered ones first.
+
+        force: compute again what is remembered.
+        """
+        todo: list[tuple[Job, str]] = []
+        for job in jobs:
+            key = cache_key(job)
+            known = None if force else self._recall(key)
+            if known is None:
+                todo.append((job, key))
+            else:
+                yield job, known
+        if not todo:
+            return
+        with contextlib.closing(self._compute(todo)) as outcomes:
+            for job, key, outcome in outcomes:
+                if isinstance(outcome, UserError):
+                    raise outcome
+                if isinstance(outcome, BaseException):
+                    yield job, failure(job, outcome)
+                    continue
+                if cache_key(job) == key:  # or else the files were changed meanwhile
+                    self._remember(key, outcome)
+                yield job, outcome
+
+    def _compute(
+        self, todo: Iterable[tuple[Job, str]]
+    ) -> Generator[tuple[Job, str, Graded | BaseException], None, None]:
+        """Outcomes as they become known.
+
+        Workers get no more at a time than they can do.  What was lost with a worker is computed
+        again with nothing beside it: a notebook that ends its worker is found out, and takes no
+        other along.
+        """
+        waiting, suspects = deque(todo), deque[tuple[Job, str]]()
+        running: dict[Future[Graded], tuple[Job, str]] = {}
+        lost_alone: Counter[str] = Counter()
+        try:
+            while waiting or suspects or running:
+                executor = self._start()
+                source, room = (suspects, 1) if suspects else (waiting, self._width(executor))
+                while source and len(running) < room:
+                    job, key = source.popleft()
+                    running[self._submit(executor, job)] = job, key
+                alone = len(running) == 1
+                # Nothing may hold on to a future: a cluster makes again what somebody still wants.
+                done = [
+                    (*running.pop(future), _outcome(future))
+                    for future in wait(running, return_when=FIRST_COMPLETED).done
+                ]
+                for job, key, outcome in done:
+                    if isinstance(outcome, _LOST):
+                        self._replace(executor, outcome)
+                        lost_alone[key] += alone
+                        if lost_alone[key] < ATTEMPTS:
+                            suspects.append((job, key))
+                            continue
+                    yield job, key, outcome
+        finally:
+            if running:  # interrupted, or nobody wants the rest
+                self.close()
+
+    def _width(self, executor: Executor) -> int:
+        return executor.width() if isinstance(executor, Cluster) else self._jobs
+
+    def _submit(self, executor: Executor, job: Job) -> Future[Graded]:
+        # Workers that are started here inherit the mask: a Ctrl-C is for this process to handle.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return executor.submit(grade_notebook, replace(job, sandbox=self._sandbox))
+        except BrokenExecutor as error:  # since the last outcome
+            broken: Future[Graded] = Future()
+            broken.set_exception(error)
+            return broken
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _replace(self, executor: Executor, error: BaseException) -> None:
+        """Forget what is broken, so that `_start` starts another."""
+        if isinstance(error, BrokenExecutor) and executor is self._executor:
+            self._dismiss()
+        warm = self._warm
+        if isinstance(error, WarmLost) and warm is not None and str(error) == warm.address:
+            warm.close()
+            self._warm = self._sandbox = None
+
+    def _start(self) -> Executor:
+        if self._scheduler:
+            self._executor = self._executor or Cluster(self._scheduler)
+            return self._executor
+        if self._warm is not None and self._warm.ended:
+            self._warm.close()
+            self._warm = self._sandbox = None
+        if self._warm is None:
+            self._warm = WarmInterpreter()
+        if self._sandbox is None:
+            self._sandbox = sandbox(self._warm, self._unconfined)
+        if self._executor is None:
+            # Workers inherit this.  Threads of NumPy's that wait for each other on busy cores cost
+            # four times the processor time; there are as many workers as should compute at once.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            context = multiprocessing.get_context("spawn")
+            held, self._lifeline = context.Pipe(duplex=False)
+            self._executor = ProcessPoolExecutor(
+                self._jobs, mp_context=context, initializer=_follow, initargs=(held,)
+            )
+        return self._executor
+
+    def _path(self, key: str) -> Path:
+        return self.course.private / "results" / key[:2] / f"{key}.json"
+
+    def _recall(self, key: str) -> Graded | None:
+        try:
+            return Graded.from_record(json.loads(self._path(key).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _remember(self, key: str, graded: Graded) -> None:
+        write_whole(self._path(key), json.dumps(graded.to_record()))
+
+
+def _outcome(future: Future[Graded]) -> Graded | BaseException:
+    if future.cancelled():
+        return CancelledError()
+    return future.exception() or future.result()
+
+
+def _follow(lifeline: Connection) -> None:
+    """Let a worker end when the process that started it does, or closes the lifeline."""
+
+    def end() -> None:
+        with contextlib.suppress(OSError, EOFError):
+            lifeline.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

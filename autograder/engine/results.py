@@ -1,0 +1,141 @@
+"""What grading finds out, as data; `results.json` is these classes written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class CheckResult:
+    """One hidden check: did it pass, and if not, what the student should think about."""
+
+    id: str
+    title: str
+    passed: bool
+    hint: str
+    weight: float = 1.0
+
+
+@dataclass
+class CellResult:
+    """One grade cell: `points` of `max_points`, and the checks that decided them.
+
+    note: what the student must know about the circumstances; empty when there is nothing.
+    """
+
+    cell: str
+    max_points: float
+    checks: list[CheckResult] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def points(self) -> float:
+        """`max_points` times the passed share of the weights, rounded to 1/100 point."""
+        total = sum(check.weight for check in self.checks)
+        passed = sum(check.weight for check in self.checks if check.passed)
+        return round(self.max_points * passed / total, 2) if total else 0.0
+
+
+Status = Literal["graded", "failed", "missing"]
+
+
+@dataclass
+class NotebookResult:
+    """One notebook: its cells, or the reason why it could not be graded.
+
+    tensors: digests of what was read of its checkpoint, to find copies; not for students.
+    """
+
+    name: str
+    status: Status
+    reason: str = ""
+    cells: list[CellResult] = field(default_factory=list)
+    sandbox: list[str] = field(default_factory=list)  # protections its kernel ran under
+    tensors: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """Sum of the cells' points."""
+        return round(sum(cell.points for cell in self.cells), 2)
+
+    @property
+    def max_score(self) -> float:
+        """Sum of the cells' possible points."""
+        return sum(cell.max_points for cell in self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """The notebook's entry in `results.json`."""
+        cells = []
+        for cell in self.cells:
+            checks = [
+                {"id": c.id, "title": c.title, "passed": c.passed, "hint": c.hint}
+                for c in cell.checks
+            ]
+            entry = {
+                "cell": cell.cell,
+                "points": cell.points,
+                "max_points": cell.max_points,
+                "checks": checks,
+            }
+            cells.append(entry | ({"note": cell.note} if cell.note else {}))
+        return {
+            "name": self.name,
+            "status": self.status,
+            "reason": self.reason,
+            "cells": cells,
+        }
+
+    def to_record(self) -> dict[str, Any]:
+        """Everything, weights included; `from_record` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> NotebookResult:
+        """The inverse of `to_record`."""
+        cells = [
+            CellResult(
+                cell["cell"],
+                cell["max_points"],
+                [CheckResult(**check) for check in cell["checks"]],
+                cell["note"],
+            )
+            for cell in record["cells"]
+        ]
+        return cls(**{**record, "cells": cells})
+
+
+@dataclass
+class SubmissionResult:
+    """All notebooks of one student's submission."""
+
+    student: str
+    assignment: str
+    notebooks: list[NotebookResult]
+
+    @property
+    def score(self) -> float:
+        """Sum over the notebooks."""
+        return round(sum(notebook.score for notebook in self.notebooks), 2)
+
+    @property
+    def max_score(self) -> float:
+        """Sum of the possible points over the notebooks."""
+        return sum(notebook.max_score for notebook in self.notebooks)
+
+    @property
+    def sandbox(self) -> list[str]:
+        """The protections that every kernel of this submission ran under."""
+        used = [notebook.sandbox for notebook in self.notebooks if notebook.sandbox]
+        return min(used, key=len, default=[])
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `results.json`."""
+        return {
+            "student": self.student,
+            "assignment": self.assignment,
+            "score": self.score,
+            "max_score": self.max_score,
+            "sandbox": self.sandbox,
+            "notebooks": [notebook.to_json() for notebook in self.notebooks],
+        }

@@ -1,0 +1,198 @@
+"""Grades a class: compute in parallel, record one after the other, show it growing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from autograder.course import Course, check_name, write_whole
+from autograder.engine.grade import Job, cache_key
+from autograder.engine.pool import Engine
+from autograder.engine.results import NotebookResult, SubmissionResult
+from autograder.errors import UserError
+from autograder.record.autograde import unfinished
+from autograder.record.gradebook import Gradebook
+
+
+class View:
+    """What a person sees while a class is graded: a table that grows, and a bar below it."""
+
+    def __init__(self, notebooks: list[str], total: int) -> None:
+        self.table = score_table(notebooks)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            disable=True,  # shown by `on`
+        )
+        self._lines: Console | None = None
+        self._task = self.progress.add_task("grading", total=total)
+
+    @contextlib.contextmanager
+    def on(self, console: Console) -> Iterator[View]:
+        """Show the view on `console` until the block ends; the finished table stays.
+
+        Where no cursor can move, each student is a line, and the table comes last.
+        """
+        if console.is_terminal:
+            with Live(Group(self.table, self.progress), console=console):
+                yield self
+            return
+        self._lines = console
+        yield self
+        console.print(self.table)
+
+    def advance(self) -> None:
+        """One more notebook is computed."""
+        self.progress.advance(self._task)
+
+    def add(self, result: SubmissionResult) -> None:
+        """One more student is recorded."""
+        total = f"{result.score:g}/{result.max_score:g}"
+        self.table.add_row(escape(result.student), *map(_cell, result.notebooks), total)
+        if self._lines is not None:
+            task = self.progress.tasks[0]
+            left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+            done = f"{task.completed:.0f} of {task.total:.0f} notebooks{left}"
+            self._lines.print(f"{done}: {result.student} {total}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whom to grade: every notebook of the assignment for each student."""
+
+    course: Course
+    assignment: str
+    students: list[str]
+    notebooks: list[str]
+
+    @classmethod
+    def of(cls, course: Course, assignment: str, students: list[str]) -> Plan:
+        """A plan for `students`, or for all who handed in anything.
+
+        Raises UserError when the assignment, or one of the students, has nothing to grade.
+        """
+        notebooks = course.notebooks(check_name(assignment))
+        course.secret()  # a damaged one is found before anything is shown
+        present = course.students(assignment)
+        for student in students:
+            if check_name(student) not in present:
+                raise UserError(f"{student} has handed in nothing for {assignment}")
+        chosen = list(dict.fromkeys(students)) or present
+        if not chosen:
+            raise UserError(f"nobody has handed in {assignment}: submitted/ holds nothing for it")
+        return cls(course, assignment, chosen, notebooks)
+
+    def view(self) -> View:
+        """The view to show while this plan is carried out."""
+        return View(self.notebooks, len(self.students) * len(self.notebooks))
+
+
+def grade_class(
+    plan: Plan, engine: Engine, view: View, force: bool = False
+) -> list[SubmissionResult]:
+    """Grade the students of `plan` and record them in the gradebook.
+
+    What has not changed since it was recorded is neither computed nor recorded again, unless
+    `force` says so.  An interrupted run keeps what it has computed and recorded.
+    """
+    course, assignment = plan.course, plan.assignment
+    work = {
+        engine.job(student, assignment, name): student
+        for student in plan.students
+        for name in plan.notebooks
+    }
+    gradebook = Gradebook(course)
+    recorded = set(gradebook.scores(assignment))
+    states = {student: _state(course, student, work) for student in plan.students}
+    waiting: dict[str, dict[str, NotebookResult]] = {student: {} for student in plan.students}
+    results: dict[str, SubmissionResult] = {}
+    with contextlib.closing(engine.grade(work, force)) as outcomes:
+        for job, graded in outcomes:
+            student = work[job]
+            waiting[student][job.notebook] = graded.result
+            view.advance()
+            if len(waiting[student]) < len(plan.notebooks):
+                continue
+            found = [waiting[student][name] for name in plan.notebooks]
+            results[student] = SubmissionResult(student, assignment, found)
+            wanted = {"state": states[student], "results": results[student].to_json()}
+            if force or student not in recorded or not _is_recorded(plan, student, wanted):
+                gradebook.autograde(assignment, student)
+                write_whole(_mark(plan, student), json.dumps(wanted))
+            view.add(results[student])
+    return [results[student] for student in plan.students]
+
+
+def _state(course: Course, student: str, work: dict[Job, str]) -> str:
+    """What a student's record depends on, beside the results themselves."""
+    digest = sha256()
+    for job, owner in work.items():
+        if owner == student:
+            digest.update(cache_key(job).encode())
+    return digest.hexdigest()
+
+
+def _mark(plan: Plan, student: str) -> Path:
+    """What was recorded for a student, and what it depended on."""
+    return plan.course.private / "recorded" / plan.assignment / f"{student}.json"
+
+
+def _is_recorded(plan: Plan, student: str, wanted: Mapping[str, object]) -> bool:
+    written = plan.course.autograded(student, plan.assignment) / "results.json"
+    try:
+        return bool(
+            not unfinished(plan.course, plan.assignment, student).exists()
+            and json.loads(_mark(plan, student).read_text(encoding="utf-8")) == wanted
+            and json.loads(written.read_text(encoding="utf-8")) == wanted["results"]
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def score_table(notebooks: list[str]) -> Table:
+    """An empty table of scores per student and notebook."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("student", overflow="fold", min_width=10)
+    for name in notebooks:
+        # Breaks at hyphens, so that five notebooks fit into 80 columns.
+        table.add_column(name.replace("-", "-\n"), justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    return table
+
+
+def _cell(notebook: NotebookResult) -> str:
+    if notebook.status != "graded":
+        return notebook.status
+    return f"{notebook.score:g}/{notebook.max_score:g}{'*' if notebook.reason else ''}"
+
+
+def reasons(results: list[SubmissionResult], copies: list[str], console: Console) -> None:
+    """Print why notebooks were not graded, or not wholly, and which checkpoints are copies."""
+    for result in results:
+        for notebook in result.notebooks:
+            if notebook.reason:
+                line = f"{result.student}, {notebook.name}: {notebook.reason}"
+                console.print(line, markup=False)
+    for line in copies:
+        console.print(line, markup=False, soft_wrap=True)

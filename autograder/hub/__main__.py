@@ -1,0 +1,81 @@
+"""The service: JupyterHub runs it as `python -m autograder.hub` in the course root.
+
+From the Hub come the addresses and the token in the environment; everything else stands in
+`nbgrader_config.py`.  The service's own token needs no role at all: it logs visitors in by OAuth,
+for which the Hub tells it their names and groups.  Instructors need
+`access:services!service=<its name>`.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from autograder.course import Course
+from autograder.errors import UserError
+
+
+def main() -> None:
+    """Serve until the Hub ends it; a mistake in the configuration is one line."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("autograder").setLevel(logging.INFO)
+    try:
+        serve()
+    except UserError as error:
+        print(f"autograder: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def serve() -> None:
+    """Look at the exchange and answer the page's visitors, until a signal ends it."""
+    from tornado.ioloop import IOLoop
+
+    from autograder.engine.pool import Engine
+    from autograder.hub.reconcile import Reconciler
+    from autograder.hub.records import only_service, own_scratch
+    from autograder.hub.settings import Settings
+    from autograder.hub.web import address, application
+    from autograder.record.gradebook import Gradebook
+
+    course = Course.at(Path.cwd())
+    host, port = address(os.environ.get("JUPYTERHUB_SERVICE_URL", ""))
+    gradebook = Gradebook(course)
+    settings = Settings.of(course, gradebook.config)
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+    with only_service(course):
+        scratch = own_scratch(course)
+        engines = [Engine(course, jobs=1) for _ in range(settings.jobs)]
+        loop = IOLoop.current()
+        ended = threading.Event()
+        with Reconciler(course, settings, engines, gradebook) as reconciler:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: loop.add_callback_from_signal(loop.stop))
+
+            def work() -> None:
+                reconciler.prepare()
+                while not ended.wait(settings.poll_seconds):
+                    reconciler.look()
+
+            threading.Thread(target=work, daemon=True).start()
+            application(reconciler, prefix, secrets.token_bytes(32)).listen(port, host)
+            loop.start()
+            # Whatever is under way has no answer yet, and is done again after the next start.
+            ended.set()
+            for child in multiprocessing.active_children():
+                child.kill()
+            for engine in engines:
+                engine.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+            logging.shutdown()
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Submissions as they lie in the exchange: folders that a student owns and can still change.
+
+nbgrader's `submit` makes a folder, fills it, adds `timestamp.txt` and `submission_secret.txt`, and
+gives it mode 0777 last.  Nothing in such a folder is believed: its owner says whose it is, the
+server's clock says when it came, and only regular files are copied.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autograder.engine.files import read_regular
+from autograder.engine.submission import FILE_COUNT
+from autograder.errors import CannotGrade
+
+SECRET_FILE = "submission_secret.txt"  # noqa: S105
+STAMP = "timestamp.txt"
+DEPTH = 8
+_CHUNK = 1 << 20
+_NAME = re.compile(r"\w[\w.@-]*")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One folder in the exchange.
+
+    name: the folder's; claimed: the student it names; student: the account that owns it, empty
+    when there is none; arrived: when the newest thing in it was written, in seconds, by the
+    server's clock; complete: whether `submit` has finished; problem: why it cannot be accepted.
+    """
+
+    folder: Path
+    assignment: str
+    claimed: str
+    student: str
+    arrived: float = 0.0
+    complete: bool = False
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which is unlike any other's."""
+        return self.folder.name
+
+
+class Overfull(Exception):
+    """The submission holds more than is accepted; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Something in a submission: path below it, and its status, not following links."""
+
+    path: str
+    status: os.stat_result
+    directory: int  # descriptor of the folder it lies in
+    name: str
+
+
+def attempts(inbound: Path) -> Iterator[Attempt]:
+    """The folders in `inbound` whose names are those of submissions, sorted by name.
+
+    Only names are read: neither owner nor arrival is known yet.
+    """
+    with os.scandir(inbound) as entries:
+        folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for path in sorted(folders):
+        folder = Path(path)
+        parts = folder.name.rsplit("+", 3)  # <student>+<assignment>+<time>[+<random>]
+        if len(parts) < 3:
+            continue
+        claimed, assignment = parts[:2]
+        yield Attempt(folder, assignment, _shown(claimed), student="")
+
+
+def _owner(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return ""
+
+
+def surveyed(attempt: Attempt, limit: int, ignore: tuple[str, ...], check_owner: bool) -> Attempt:
+    """The attempt with what a look into its folder tells; nothing is read or copied.
+
+    limit: most bytes that are accepted; check_owner: else the student is the one it names.
+    A folder that is gone or unfinished is not complete.
+    """
+    folder = attempt.folder
+    try:
+        status = os.lstat(folder)
+        for name in (STAMP, SECRET_FILE):
+            if not stat.S_ISREG(os.lstat(folder / name).st_mode):
+                return attempt
+    except OSError:
+        return attempt
+    if stat.S_IMODE(status.st_mode) & 0o777 != 0o777:
+        return attempt
+    arrived, size, problem = status.st_ctime, 0, ""
+    try:
+        for entry in _entries(folder, ignore):
+            arrived = max(arrived, entry.status.st_ctime)
+            if check_owner and entry.status.st_uid != status.st_uid:
+                problem = f"{_shown(entry.path)} in it belongs to another account"
+            if stat.S_ISREG(entry.status.st_mode):
+                size += entry.status.st_size
+    except Overfull as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"it cannot be read ({os.strerror(error.errno or 0)})"
+    if size > limit:
+        problem = too_large(size, limit)
+    student = _owner(status.st_uid) if check_owner else attempt.claimed
+    if not _NAME.fullmatch(student):  # nbgrader would take some names for patterns
+        student, problem = "", "its owner is no account here"
+    return replace(attempt, student=student, arrived=arrived, complete=True, problem=problem)
+
+
+def too_large(size: int, limit: int) -> str:
+    """Why a submission of `size` bytes is refused."""
+    return (
+        f"it is {size / (1 << 20):.1f} MB, and at most {limit / (1 << 20):.1f} MB are accepted; "
+        "hand in the notebooks and the last checkpoint only"
+    )
+
+
+def collect(attempt: Attempt, target: Path, limit: int, ignore: tuple[str, ...]) -> list[str]:
+    """Copy an attempt's regular files into the new folder `target`; paths that were left out.
+
+    Raises Overfull when it has grown beyond `limit` bytes since it was looked at, OSError when
+    there is no room.  The caller removes what was copied until then.
+    """
+    left_out = []
+    room = limit
+    owner_id = os.lstat(attempt.folder).st_uid
+    target.mkdir(parents=True)
+    for entry in _entries(attempt.folder, ignore):
+        if stat.S_ISDIR(entry.status.st_mode):
+            (target / entry.path).mkdir(exist_ok=True)
+            continue
+        copied = _copy(entry, target / entry.path, room, owner_id)
+        if copied is None:
+            left_out.append(_shown(entry.path))
+        else:
+            room -= copied
+    return left_out
+
+
+def _copy(entry: _Entry, target: Path, room: int, owner_id: int) -> int | None:
+    """Copy one file of at most `room` bytes; its size, or None when it is no plain file."""
+    if not stat.S_ISREG(entry.status.st_mode):
+        return None
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        source = os.open(entry.name, flags, dir_fd=entry.directory)
+    except OSError:
+        return None  # replaced by something else since it was listed, or not readable
+    with os.fdopen(source, "rb") as file:
+        status = os.fstat(source)
+        mine = status.st_uid == entry.status.st_uid == owner_id
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or not mine:
+            return None
+        size = 0
+        with target.open("xb") as copy:
+            while data := file.read(_CHUNK):
+                size += len(data)
+                if size > room:
+                    raise Overfull("it has grown while it was copied; hand in again")
+                copy.write(data)
+    return size
+
+
+def _entries(folder: Path, ignore: tuple[str, ...]) -> Iterator[_Entry]:
+    """Everything below `folder` that is not ignored, folders before what they hold.
+
+    No link is followed, and no folder is opened but by its own descriptor.  Raises Overfull when
+    there is too much.
+    """
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    budget = [FILE_COUNT]
+    try:
+        yield from _below(root, "", 0, ignore, budget)
+    finally:
+        os.close(root)
+
+
+def _below(
+    directory: int, path: str, depth: int, ignore: tuple[str, ...], budget: list[int]
+) -> Iterator[_Entry]:
+    if depth > DEPTH:
+        raise Overfull(f"its folders are nested more than {DEPTH} deep")
+    with os.scandir(directory) as entries:
+        names = []
+        for entry in entries:
+            budget[0] -= 1
+            if budget[0] < 0:
+                raise Overfull(f"it holds more than {FILE_COUNT} files")
+            if not any(fnmatch.fnmatch(entry.name, pattern) for pattern in ignore):
+                names.append(entry.name)
+    for name in sorted(names):
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        here = os.path.join(path, name)
+        yield _Entry(here, status, directory, name)
+        if stat.S_ISDIR(status.st_mode):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                inner = os.open(name, flags, dir_fd=directory)
+            except OSError:
+                continue  # replaced since it was listed, or closed to us
+            try:
+                yield from _below(inner, here, depth + 1, ignore, budget)
+            finally:
+                os.close(inner)
+
+
+def secret(folder: Path) -> str:
+    """The secret under which a student looks for feedback; empty when it cannot be read."""
+    try:
+        return read_regular(folder, SECRET_FILE, 4096).decode("utf-8", "replace")
+    except (CannotGrade, OSError):
+        return ""
+
+
+def notebooks(folder: Path) -> list[str]:
+    """Names of the notebooks at the top of a submission, for which a student expects feedback."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for _, entry in zip(range(FILE_COUNT), entries, strict=False)]
+    except OSError:
+        return []
+    return sorted(name.removesuffix(".ipynb") for name in names if name.endswith(".ipynb"))
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "replace").decode()[:200]

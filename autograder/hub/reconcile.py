@@ -1,0 +1,525 @@
+"""Brings gradebook and feedback in line with what lies in the exchange.
+
+There is no queue on disk: each look derives what is to do from the exchange and from the answers
+that were given (`records`).  An answer is written last, so whatever interrupts the work (a kill, a
+power cut, a full disk, a locked database) leaves an attempt without an answer, and it is done
+again: computing is remembered by content, and recording and releasing the same twice changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autograder.course import Course
+from autograder.engine.files import read_regular
+from autograder.engine.grade import Graded
+from autograder.engine.pool import Engine
+from autograder.engine.results import SubmissionResult
+from autograder.errors import CannotGrade
+from autograder.hub import inbound, pages
+from autograder.hub.decide import Decision, counting, decide
+from autograder.hub.inbound import Attempt
+from autograder.hub.records import (
+    DEFERRED,
+    GRADED,
+    REFUSED,
+    SUPERSEDED,
+    Answer,
+    Records,
+    Wish,
+)
+from autograder.hub.settings import Settings
+from autograder.hub.turns import Turns
+from autograder.record.autograde import CARRIED
+from autograder.record.gradebook import Gradebook
+from autograder.record.locks import Busy, only_writer
+
+log = logging.getLogger("autograder.hub")
+
+LONGEST_PAUSE = 60.0  # seconds between two tries of what fails
+Key = tuple[str, str]  # assignment, student
+
+
+@dataclass
+class Work:
+    """A submission on its way from its folder to the gradebook.
+
+    attempt: the one it came from, with the time of its place in the limits; none when an
+    instructor wants it; folder: where its files are; stage: what happens to it, in a word.
+    """
+
+    assignment: str
+    student: str
+    folder: Path
+    notebooks: list[str]
+    attempt: Attempt | None = None
+    slot: float = 0.0
+    wish: Wish | None = None
+    notes: str = ""
+    graded: dict[str, Graded] = field(default_factory=dict)
+    stage: str = "waiting"
+    readers: int = 0  # workers that are reading its files
+
+    @property
+    def key(self) -> Key:
+        """Whose submission to which assignment it is."""
+        return self.assignment, self.student
+
+
+@dataclass
+class Trouble:
+    """What failed for a submission, how often in a row, and when it is tried again."""
+
+    reason: str
+    times: int
+    again: float
+
+
+@dataclass
+class Health:
+    """How the service is: times in seconds since the epoch."""
+
+    started: float
+    last_look: float = 0.0
+    last_error: str = ""
+    last_error_at: float = 0.0
+    sandbox: list[str] = field(default_factory=list)
+    unfinished: int = 0  # folders of submissions that are still being written
+    strange: int = 0  # folders for assignments that this course does not have
+
+
+class Reconciler:
+    """The service's work, without its page; a context manager that holds its threads.
+
+    engines: one for each thread that computes, so that no submission disturbs the next.
+    clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        settings: Settings,
+        engines: Sequence[Engine],
+        gradebook: Gradebook,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.course = course
+        self.settings = settings
+        self.records = Records(course)
+        self.health = Health(started=clock())
+        self.attempts: dict[Key, list[Attempt]] = {}
+        self._engines = engines
+        self._gradebook = gradebook
+        self._clock = clock
+        self._staging = self.records.staging()
+        self._active: dict[Key, Work] = {}
+        self._trouble: dict[Key, Trouble] = {}
+        self._mutex = threading.RLock()
+        self._idle = threading.Condition(self._mutex)
+        self._turns: Turns[tuple[Work, str]] = Turns(len(engines))
+        self._finished: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._threads = [
+            *(threading.Thread(target=self._compute, args=(e,), daemon=True) for e in engines),
+            threading.Thread(target=self._record_all, daemon=True),
+        ]
+
+    def __enter__(self) -> Reconciler:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Send the threads home after what they are doing."""
+        self._turns.close()
+        self._finished.put(None)
+
+    # --- looking ---
+
+    def look(self) -> None:
+        """Look at the exchange once: answer what needs no grading, and start what does."""
+        try:
+            found = self._find()
+            for key, attempts in found.items():
+                self._look_at(key, attempts)
+            if not self.records.paused:
+                for wish, assignment, student in self.records.wishes():
+                    self._grant(wish, assignment, student)
+        except Exception as error:  # the next look may succeed
+            self._report("looking at the exchange", error)
+        self.health.last_look = self._clock()
+
+    def _find(self) -> dict[Key, list[Attempt]]:
+        """Complete attempts by assignment and student; answered ones are not looked into."""
+        known = set(self.assignments())
+        found: dict[Key, list[Attempt]] = {}
+        unfinished = strange = 0
+        settings = self.settings
+        for attempt in inbound.attempts(settings.inbound):
+            if attempt.assignment not in known:
+                strange += 1
+                continue
+            answer = self.records.answer(attempt.name)
+            if answer is not None and answer.final:
+                seen = replace(
+                    attempt, student=answer.student, arrived=answer.arrived, complete=True
+                )
+            else:
+                seen = inbound.surveyed(
+                    attempt, settings.max_submission_bytes, settings.ignore, settings.check_owner
+                )
+            if not seen.complete:
+                unfinished += 1
+                continue
+            found.setdefault((seen.assignment, seen.student), []).append(seen)
+        self.health.unfinished, self.health.strange = unfinished, strange
+        with self._mutex:
+            self.attempts = found
+        newest = {key: max(a.arrived for a in attempts) for key, attempts in found.items()}
+        return {key: found[key] for key in sorted(found, key=newest.__getitem__)}
+
+    def assignments(self) -> list[str]:
+        """Assignments that this course has released."""
+        folder = self.course.root / "release"
+        return sorted(path.name for path in folder.glob("[!.]*") if any(path.glob("*.ipynb")))
+
+    def _look_at(self, key: Key, attempts: list[Attempt]) -> None:
+        now = self._clock()
+        with self._mutex:
+            trouble = self._trouble.get(key)
+            if key in self._active or (trouble is not None and trouble.again > now):
+                return
+        answers = self.records.answers(*key)
+        try:
+            for decision in decide(attempts, answers, self.settings, now):
+                if decision.kind != "grade":
+                    self._answer(decision, now)
+                elif not self.records.paused:
+                    self._begin(decision)
+                    return
+        except Exception as error:
+            self._fail(key, error)
+
+    def _answer(self, decision: Decision, now: float) -> None:
+        """Tell a student what becomes of an attempt that is not graded, or not yet."""
+        attempt, settings = decision.attempt, self.settings
+        kinds = {"refuse": REFUSED, "supersede": SUPERSEDED, "defer": DEFERRED}
+        title, text = {
+            "refuse": ("Not accepted", f"This attempt was not accepted: {decision.reason}."),
+            "supersede": (
+                "Not graded",
+                f"This attempt was not graded: {decision.reason}. "
+                "The feedback is with the later attempt.",
+            ),
+            "defer": (
+                "Graded later",
+                f"At most {settings.attempts_per_hour} attempts are graded within an hour, and "
+                f"{settings.attempts_per_day} within a day. This one will be graded on "
+                f"{pages.moment(decision.when)}, unless you hand in again before that.",
+            ),
+        }[decision.kind]
+        page = pages.notice(title, text)
+        names = inbound.notebooks(attempt.folder)
+        pages.publish(settings.outbound, inbound.secret(attempt.folder), dict.fromkeys(names, page))
+        self.records.write(
+            Answer(
+                attempt=attempt.name,
+                student=attempt.student,
+                assignment=attempt.assignment,
+                kind=kinds[decision.kind],
+                arrived=attempt.arrived,
+                answered=now,
+                until=decision.when,
+                reason=decision.reason,
+                notes=_claim(attempt),
+            )
+        )
+        log.info("%s, %s: %s", attempt.student, attempt.assignment, title.lower())
+
+    def _begin(self, decision: Decision) -> None:
+        """Copy an attempt and hand it to the workers."""
+        attempt, settings = decision.attempt, self.settings
+        folder = self._staging / str(time.monotonic_ns())
+        try:
+            left_out = inbound.collect(
+                attempt, folder, settings.max_submission_bytes, settings.ignore
+            )
+            (folder / inbound.STAMP).unlink(missing_ok=True)
+            (folder / inbound.STAMP).write_text(pages.timestamp(attempt.arrived) + "\n", "utf-8")
+        except inbound.Overfull as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._answer(replace(decision, kind="refuse", reason=str(error)), self._clock())
+            return
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        notes = [_claim(attempt), f"left out: {', '.join(left_out[:5])}" if left_out else ""]
+        self._start(
+            Work(
+                attempt.assignment,
+                attempt.student,
+                folder,
+                self.course.notebooks(attempt.assignment),
+                attempt,
+                decision.when,
+                notes="; ".join(filter(None, notes)),
+            )
+        )
+
+    def _grant(self, wish: Wish, assignment: str, student: str) -> None:
+        """Begin what an instructor wants, unless the submission is being worked on."""
+        key = assignment, student
+        now = self._clock()
+        with self._mutex:
+            trouble = self._trouble.get(key)
+            if key in self._active or (trouble is not None and trouble.again > now):
+                return
+        folder = self.course.submitted(student, assignment)
+        if not folder.is_dir():
+            self.records.fulfil(wish, assignment, student)  # there is nothing any more
+            return
+        names = self.course.notebooks(assignment) if wish == "regrade" else []
+        self._start(Work(assignment, student, folder, names, wish=wish))
+
+    def _start(self, work: Work) -> None:
+        with self._mutex:
+            self._active[work.key] = work
+        if work.notebooks:
+            self._turns.put(work.student, [(work, name) for name in work.notebooks])
+        else:
+            self._finished.put(work)
+
+    # --- computing ---
+
+    def _compute(self, engine: Engine) -> None:
+        while (taken := self._turns.take()) is not None:
+            student, (work, name) = taken
+            try:
+                if self._enter(work):
+                    self._grade(engine, work, name)
+            except Exception as error:
+                self._drop(work, error)
+            finally:
+                self._leave(work)
+                self._turns.done(student)
+
+    def _grade(self, engine: Engine, work: Work, name: str) -> None:
+        job = replace(engine.job(work.student, work.assignment, name), submission=work.folder)
+        for _, graded in engine.grade([job], force=work.wish == "regrade"):
+            with self._mutex:
+                work.graded[name] = graded
+                complete = len(work.graded) == len(work.notebooks)
+            if complete:
+                self._finished.put(work)
+
+    # --- recording ---
+
+    def _record_all(self) -> None:
+        while (work := self._finished.get()) is not None:
+            try:
+                work.stage = "recording"
+                with only_writer(self.course, work.student, work.assignment, wait=False):
+                    self._record(work)
+            except Exception as error:
+                self._drop(work, error)
+            else:
+                self._end(work)
+
+    def _record(self, work: Work) -> None:
+        """Bring one submission into the gradebook and its feedback to the student."""
+        answers = self.records.answers(*work.key)
+        standing = counting(answers, self.settings.counts)
+        if work.wish == "release":
+            self._release(work)
+        elif work.attempt is None:
+            self._publish(work)
+            if standing is not None:
+                result = self._result(work)
+                self.records.write(
+                    replace(standing, score=result.score, max_score=result.max_score)
+                )
+        else:
+            answer = self._graded(work, work.attempt)
+            if counting([*answers, answer], self.settings.counts) == answer:
+                self._install(work)
+                self._publish(work)
+            else:
+                self._publish_aside(work, standing)
+            self.records.write(answer)
+            log.info("%s, %s: %g points", work.student, work.assignment, answer.score)
+        if work.wish is not None:
+            self.records.fulfil(work.wish, work.assignment, work.student)
+
+    def _result(self, work: Work) -> SubmissionResult:
+        found = [work.graded[name].result for name in work.notebooks]
+        return SubmissionResult(work.student, work.assignment, found)
+
+    def _graded(self, work: Work, attempt: Attempt) -> Answer:
+        result = self._result(work)
+        return Answer(
+            attempt=attempt.name,
+            student=work.student,
+            assignment=work.assignment,
+            kind=GRADED,
+            arrived=attempt.arrived,
+            answered=self._clock(),
+            slot=work.slot,
+            score=result.score,
+            max_score=result.max_score,
+            notes=work.notes,
+        )
+
+    def _install(self, work: Work) -> None:
+        """Put the attempt in place of what was collected before."""
+        place = self.course.submitted(work.student, work.assignment)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        before = self._staging / f"{work.folder.name}-before"
+        if os.path.lexists(place):
+            place.rename(before)
+        work.folder.rename(place)
+        work.folder = place
+        shutil.rmtree(before, ignore_errors=True)
+
+    def _publish(self, work: Work) -> None:
+        self._gradebook.autograde(work.assignment, work.student)
+        self._release(work)
+
+    def _release(self, work: Work) -> None:
+        """Write the feedback pages of what is recorded, and show them to the student."""
+        submitted = self.course.submitted(work.student, work.assignment)
+        self._gradebook.generate_feedback(work.assignment, work.student)
+        secret = inbound.secret(submitted)
+        if not secret:
+            return  # it was not handed in through the exchange
+        feedback = self.course.root / "feedback" / work.student / work.assignment
+        for name in CARRIED:
+            if not (feedback / name).exists():  # graded before nbgrader was told to carry it
+                try:
+                    (feedback / name).write_bytes(read_regular(submitted, name, 4096))
+                except (CannotGrade, FileNotFoundError):
+                    (feedback / name).write_bytes(b"")
+        self._gradebook.release_feedback(work.assignment, work.student)
+        self._strangers(work, submitted, secret)
+
+    def _strangers(self, work: Work, folder: Path, secret: str) -> None:
+        wanted = self.course.notebooks(work.assignment)
+        extra = pages.strangers(inbound.notebooks(folder), wanted)
+        pages.publish(self.settings.outbound, secret, extra)
+
+    def _publish_aside(self, work: Work, standing: Answer | None) -> None:
+        """Show the outcome of an attempt that does not count."""
+        assert standing is not None
+        note = (
+            f"This attempt does not count: the one of {pages.moment(standing.arrived)} "
+            f"has {standing.score:g} points."
+        )
+        secret = inbound.secret(work.folder)
+        shown = pages.outcomes(work.graded, note, self._gradebook.config)
+        pages.publish(self.settings.outbound, secret, shown)
+        self._strangers(work, work.folder, secret)
+
+    # --- what is under way, and what went wrong ---
+
+    def _enter(self, work: Work) -> bool:
+        """Begin to read the work's files, unless it has been dropped meanwhile."""
+        with self._mutex:
+            work.readers += 1
+            if self._active.get(work.key) is not work:
+                return False
+            work.stage = "grading"
+            return True
+
+    def _leave(self, work: Work) -> None:
+        with self._mutex:
+            work.readers -= 1
+            dropped = self._active.get(work.key) is not work
+            if dropped and not work.readers and work.folder.parent == self._staging:
+                shutil.rmtree(work.folder, ignore_errors=True)
+
+    def _end(self, work: Work) -> None:
+        with self._idle:
+            work.readers += 1  # the last one clears up
+            del self._active[work.key]
+            self._trouble.pop(work.key, None)
+            self._leave(work)
+            self._idle.notify_all()
+
+    def _drop(self, work: Work, error: Exception) -> None:
+        """Give up this try; a later look begins the work anew."""
+        with self._idle:
+            work.readers += 1
+            if self._active.get(work.key) is work:
+                del self._active[work.key]
+                self._fail(work.key, error)
+            self._leave(work)
+            self._idle.notify_all()
+
+    def _fail(self, key: Key, error: Exception) -> None:
+        with self._mutex:
+            before = self._trouble.get(key)
+            times = 1 if before is None else before.times + 1
+            wait = 1.0 if isinstance(error, Busy) else min(2.0**times, LONGEST_PAUSE)
+            self._trouble[key] = Trouble(_line(error), times, self._clock() + wait)
+        if not isinstance(error, Busy):
+            self._report(f"{key[1]}, {key[0]}", error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        log.warning("%s: %s", what, _line(error), exc_info=error)
+        self.health.last_error = f"{what}: {_line(error)}"
+        self.health.last_error_at = self._clock()
+
+    def settled(self, seconds: float) -> bool:
+        """Wait until nothing is under way; False when that takes longer."""
+        deadline = time.monotonic() + seconds
+        with self._idle:
+            while self._active:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._idle.wait(left)
+            return True
+
+    def under_way(self) -> tuple[dict[Key, Work], dict[Key, Trouble]]:
+        """What is being worked on, and what failed and will be tried again."""
+        with self._mutex:
+            return dict(self._active), dict(self._trouble)
+
+    @property
+    def queue_length(self) -> int:
+        """Notebooks that wait for a worker."""
+        return self._turns.waiting()
+
+    def prepare(self) -> None:
+        """Start the engines, so that the first submission need not wait for them."""
+        try:
+            for engine in self._engines:
+                self.health.sandbox = engine.ready()
+        except Exception as error:
+            self._report("starting the sandbox", error)
+
+
+def _claim(attempt: Attempt) -> str:
+    """What an instructor should know about the name on a submission."""
+    if attempt.claimed == attempt.student:
+        return ""
+    return f"handed in under the name {attempt.claimed}"
+
+
+def _line(error: BaseException) -> str:
+    """An error as one line."""
+    text: Any = str(error).strip() or type(error).__name__
+    return " ".join(str(text).split())[:500]

@@ -1,0 +1,248 @@
+"""The service's page: who handed in what, how it went, and the few things to decide by hand.
+
+Whoever opens it logs in at the Hub.  Two gates must let a visitor in: the Hub grants
+`access:services!service=<this service>` (checked by JupyterHub's own mixin), and the visitor is a
+member of the instructor group.  Of the visitor the Hub tells name and groups, which is what every
+OAuth token may ask about its owner; the service needs no scope beyond that.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
+from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
+
+from autograder.course import check_name
+from autograder.errors import UserError
+from autograder.hub.reconcile import Reconciler
+from autograder.hub.records import Wish
+from autograder.hub.view import View
+
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Health(RequestHandler):
+    """Whether the service runs; for machines, and without anything private."""
+
+    def initialize(self, reconciler: Reconciler) -> None:
+        """Take the reconciler."""
+        self.reconciler = reconciler
+
+    def get(self) -> None:
+        """Answer 200 as soon as the service listens."""
+        health = self.reconciler.health
+        self.write(
+            {
+                "status": "ok",
+                "sandbox": bool(health.sandbox),
+                "looked": health.last_look > 0,
+                "paused": self.reconciler.records.paused,
+            }
+        )
+
+
+class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
+    """What only members of the instructor group get."""
+
+    reconciler: Reconciler
+    view: View
+
+    def initialize(self, reconciler: Reconciler, view: View) -> None:
+        """Take the reconciler and the view."""
+        self.reconciler = reconciler
+        self.view = view
+
+    def set_default_headers(self) -> None:
+        """Nothing on the page comes from elsewhere, and nobody frames or keeps it."""
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        """Let in members of the group, send strangers to log in, turn others away."""
+        user = self.current_user
+        if user is None:
+            if self.request.method == "GET" and not self.request.path.startswith(self._api):
+                self.redirect(self.get_login_url())
+                return
+            raise HTTPError(403, "log in first")
+        if self.reconciler.settings.instructor_group not in user.get("groups", ()):
+            raise HTTPError(403, "not in the group")
+
+    @property
+    def _api(self) -> str:
+        return f"{self.settings['prefix']}api/"
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say in one sentence what is the matter."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        said = error.log_message if isinstance(error, HTTPError) else ""
+        group = self.reconciler.settings.instructor_group
+        text = {
+            403: f"Only members of the group {group} may see this page.",
+            404: "There is no such page.",
+        }.get(status_code, said or "Something went wrong; the service's log says more.")
+        if status_code == 403 and said and "xsrf" in said.lower():
+            text = "This page is out of date; load it again."
+        if self.request.path.startswith(self._api):
+            self.finish({"error": text})
+        else:
+            self.render("error.html", text=text)
+
+    def fragment(self) -> str:
+        """The part of the page that changes, as HTML."""
+        html = self.render_string("state.html", state=self.view.state(), clock=_clock)
+        return html.decode("utf-8")
+
+    @property
+    def looked(self) -> str:
+        """When the service last looked at the exchange, in words."""
+        return _clock(self.reconciler.health.last_look) or "not yet"
+
+
+class Dashboard(Instructors):
+    """The page."""
+
+    def get(self) -> None:
+        """Show the page as it is now."""
+        self.render(
+            "page.html",
+            course=self.reconciler.settings.course_id,
+            user=self.current_user["name"],
+            fragment=self.fragment(),
+            looked=self.looked,
+        )
+
+
+class State(Instructors):
+    """The page's content as JSON."""
+
+    def get(self) -> None:
+        """Answer with the state."""
+        self.write(json.dumps(self.view.state(), ensure_ascii=False))
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+
+
+class Fragment(Instructors):
+    """The part of the page that changes."""
+
+    def get(self) -> None:
+        """Answer with HTML in JSON."""
+        self.write({"html": self.fragment(), "looked": self.looked})
+
+
+class Action(Instructors):
+    """A button was pressed; `name` says which."""
+
+    def initialize(self, reconciler: Reconciler, view: View, name: str = "") -> None:
+        """Take the reconciler, the view, and the action."""
+        super().initialize(reconciler, view)
+        self.name = name
+
+    def post(self) -> None:
+        """Do it; answer JSON to a script, and the page to a form."""
+        records = self.reconciler.records
+        if self.name in ("pause", "resume"):
+            records.pause(self.name == "pause")
+            said = "Grading is paused." if self.name == "pause" else "Grading goes on."
+        else:
+            said = self._wish(cast(Wish, self.name))
+        if "application/json" in self.request.headers.get("Accept", ""):
+            self.write({"said": said})
+        else:
+            self.redirect(self.settings["prefix"], status=303)
+
+    def _wish(self, wish: Wish) -> str:
+        chosen, assignment = self._field("student"), self._field("assignment")
+        known = self.reconciler.assignments()
+        if assignment and assignment not in known:
+            raise HTTPError(404)
+        count = 0
+        for name in [assignment] if assignment else known:
+            present = self.reconciler.course.students(check_name(name))
+            if chosen and chosen not in self.view.students(name):
+                continue
+            for student in present:
+                if chosen in ("", student):
+                    self.reconciler.records.wish(wish, name, student)
+                    count += 1
+        if chosen and not count:
+            raise HTTPError(404)
+        what = {"regrade": "graded again", "release": "given the newest feedback"}[wish]
+        return f"{chosen or f'{count} submissions'}: will be {what}."
+
+    def _field(self, name: str) -> str:
+        """A value of the form, or of a JSON object; empty when it is not given."""
+        if self.request.headers.get("Content-Type", "").startswith("application/json"):
+            try:
+                given = json.loads(self.request.body or b"{}")
+            except ValueError as error:
+                raise HTTPError(400, "the body is not JSON") from error
+            value = given.get(name) if isinstance(given, dict) else None
+        else:
+            value = self.get_body_argument(name, "")
+        return value if isinstance(value, str) else ""
+
+
+def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Application:
+    """The service's pages below `prefix`, which begins and ends with a slash."""
+    given = {"reconciler": reconciler, "view": View(reconciler)}
+    actions: tuple[str, ...] = ("regrade", "release", "pause", "resume")
+    return Application(
+        [
+            (f"{prefix}health", Health, {"reconciler": reconciler}),
+            (f"{prefix}oauth_callback", HubOAuthCallbackHandler),
+            (prefix, Dashboard, given),
+            (f"{prefix}api/state", State, given),
+            (f"{prefix}api/fragment", Fragment, given),
+            *((f"{prefix}api/{name}", Action, {**given, "name": name}) for name in actions),
+            (f"{prefix}static/(.*)", StaticFileHandler, {"path": str(_HERE / "static")}),
+            (".*", Nothing),
+        ],
+        cookie_secret=cookie_secret,
+        xsrf_cookies=True,
+        template_path=str(_HERE / "templates"),
+        prefix=prefix,
+    )
+
+
+class Nothing(RequestHandler):
+    """Any other address."""
+
+    def prepare(self) -> None:
+        """Say that it is none."""
+        raise HTTPError(404)
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port in the address that the Hub gave.  Raises UserError when it gave none."""
+    parts = urlsplit(url)
+    if not parts.hostname or not parts.port:
+        raise UserError(
+            "JUPYTERHUB_SERVICE_URL names no address to listen on: JupyterHub starts this service, "
+            "and its entry in c.JupyterHub.services needs a url"
+        )
+    return parts.hostname, parts.port
+
+
+def _clock(seconds: float | None) -> str:
+    """A time of day, or a date and a time when it was not today."""
+    if not seconds:
+        return ""
+    then = datetime.fromtimestamp(seconds).astimezone()
+    today = then.date() == datetime.now().astimezone().date()
+    return then.strftime("%H:%M:%S" if today else "%d %b, %H:%M")

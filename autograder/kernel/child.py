@@ -1,0 +1,188 @@
+"""What a process does between the fork of the warm interpreter and its own work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from autograder.kernel import isolate
+
+GB = 1 << 30
+UNCONFINED = "unconfined"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one kernel and everything it starts may use together.
+
+    memory: bytes beyond what the warm interpreter has; disk: bytes below the writable folders;
+    files: entries there; processes: how many; tasks: threads of them all; opened: descriptors of
+    them all; cpu: seconds of processor time.
+    """
+
+    memory: int = 3 * GB
+    disk: int = GB
+    files: int = 5000
+    processes: int = 64  # each takes its time to end
+    tasks: int = 400
+    opened: int = 4000
+    cpu: int = 1200
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run, and where; the only thing a child knows of the world outside.
+
+    entry: ``kernel``, ``checkpoint`` or ``probe``.
+    level: how it is confined: ``namespaces``, ``landlock`` or ``unconfined``.
+    scratch: the folder that becomes the working directory.
+    runtime: the folder with `kernel.json`, where a kernel makes its sockets; "" for none.
+    environment: the whole environment, nothing is inherited.
+    shared: further files and folders that it may read.
+    """
+
+    entry: str
+    level: str
+    scratch: str
+    runtime: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def writable(self) -> list[str]:
+        """The folders in which the process may write."""
+        return [folder for folder in (self.scratch, self.runtime) if folder]
+
+
+def run(order: Order, values: socket.socket, log: int, announce: int, go: int) -> None:
+    """Become the process that `order` asks for; called in the child.
+
+    Its process number, as the parent sees it, is written to `announce`; then it waits for a
+    byte from `go`.  Raises OSError when a protection that was asked for cannot be had.
+    """
+    os.setsid()
+    for handled in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(handled, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, standard in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(descriptor, standard)
+    _close_all_but({0, 1, 2, values.fileno(), announce, go})
+    own_tree = order.level == isolate.NAMESPACES
+    number = os.getpid()
+    if own_tree:
+        isolate.enter_namespaces()
+        child = os.fork()
+        if child:
+            os.write(announce, f"{child}\n".encode())
+            os._exit(0)  # the kernel goes on as process 1 of the new namespaces
+    else:
+        os.write(announce, f"{number}\n".encode())
+    os.close(announce)
+    if not os.read(go, 1):
+        raise OSError("the warm interpreter could not take charge of the process")
+    os.close(go)
+    if own_tree:
+        os.setsid()
+        isolate.enter_file_tree([*isolate.readable(), *order.shared], order.writable)
+    if order.level != UNCONFINED:
+        isolate.limit_capabilities()
+    if own_tree:
+        isolate.become_nobody(order.writable, number)
+    if order.level != UNCONFINED:
+        isolate.drop_capabilities()
+    isolate.end_with_parent()
+    os.environ.clear()
+    os.environ.update(order.environment)
+    os.umask(0o077)
+    os.chdir(order.scratch)
+    _limit(order)
+    if order.level != UNCONFINED:
+        devices = [f"/dev/{name}" for name in isolate.DEVICES]
+        proc = ["/proc"] if own_tree else [f"/proc/{n}" for n in isolate.PROC]
+        # Landlock's rule is for the entry that stands there now; as long as it is open it stays.
+        os.open("/proc/self", os.O_PATH | os.O_CLOEXEC)
+        isolate.restrict_files(
+            [*isolate.readable(), *order.shared, *proc], [*order.writable, *devices]
+        )
+        isolate.restrict_calls(order.level)
+    # Only now, for what is imported from there is the student's: as in any notebook, modules
+    # beside it can be imported.
+    sys.path.insert(0, "")
+    # What the parent chose for itself: its temporary folder, and its random state.
+    tempfile.tempdir = None
+    random.seed()
+    np.random.seed()
+    _ENTRIES[order.entry](order, values)
+
+
+def _limit(order: Order) -> None:
+    """What Linux itself enforces: of each process, and a little more than is watched for.
+
+    So it is the watch, which knows a reason, that ends a kernel; this is for what happens
+    between two looks.
+    """
+    with open("/proc/self/statm") as statm:
+        mapped = int(statm.read().split()[0]) * resource.getpagesize()
+    limits = {
+        resource.RLIMIT_AS: mapped + 2 * order.limits.memory,
+        resource.RLIMIT_CORE: 1,  # unlike 0, also keeps the dump from a program that collects them
+        resource.RLIMIT_CPU: order.limits.cpu + 10,
+        resource.RLIMIT_FSIZE: order.limits.disk + (64 << 20),
+        resource.RLIMIT_NOFILE: 512,
+        resource.RLIMIT_MEMLOCK: 1 << 20,
+    }
+    if order.level == isolate.NAMESPACES:  # elsewhere it would count the grader's processes
+        limits[resource.RLIMIT_NPROC] = order.limits.tasks + 100
+    for limit, value in limits.items():
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    # Should memory run out all the same, it is this process that goes.
+    with open("/proc/self/oom_score_adj", "w") as adjustment:
+        adjustment.write("500")
+
+
+def _close_all_but(keep: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in keep:
+            with contextlib.suppress(OSError):  # the listing's own descriptor
+                os.close(int(name))
+
+
+def _run_kernel(order: Order, values: socket.socket) -> None:
+    from ipykernel.kernelapp import IPKernelApp
+
+    from autograder.kernel import responder
+
+    responder.connection = values
+    connection_file = f"{order.runtime}/kernel.json"
+    IPKernelApp.launch_instance(["-f", connection_file, "--HistoryManager.hist_file=:memory:"])
+
+
+def _run_checkpoint(order: Order, values: socket.socket) -> None:
+    from autograder.kernel import checkpoint
+
+    checkpoint.serve(values)
+
+
+def _run_probe(order: Order, values: socket.socket) -> None:
+    values.sendall(b"confined")
+
+
+_ENTRIES: dict[str, Any] = {
+    "kernel": _run_kernel,
+    "checkpoint": _run_checkpoint,
+    "probe": _run_probe,
+}

@@ -1,0 +1,141 @@
+"""How much a process group uses, read from /proc; the watch behind a kernel's limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from autograder.kernel.child import Limits
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class CannotLook(Exception):
+    """A folder cannot be looked into, so what lies in it cannot be counted."""
+
+
+@dataclass
+class Usage:
+    """What the processes of one group use together.
+
+    memory: bytes beyond the baseline; tasks: threads of all processes; cpu: seconds, those of
+    processes that have ended included.
+    """
+
+    pids: list[int] = field(default_factory=list)
+    memory: int = 0
+    tasks: int = 0
+    cpu: float = 0
+
+    def over(self, limits: Limits, writable: list[str], log: int) -> str:
+        """The limit that is exceeded, in words for the student; empty when none is.
+
+        writable: folders; log: descriptor of a file that counts like what lies in them.
+        """
+        if self.memory > limits.memory:
+            return too_much_memory(limits)
+        if len(self.pids) > limits.processes:
+            return f"started more than {limits.processes} processes"
+        if self.tasks > limits.tasks:
+            return f"started more than {limits.tasks} processes and threads"
+        if self.cpu > limits.cpu:
+            return f"used more than {limits.cpu} s of processor time"
+        opened, size = 0, os.fstat(log).st_blocks * 512
+        unlinked: dict[str, int] = {}
+        for pid in self.pids:
+            opened += _opened(pid, unlinked)
+        if opened > limits.opened:
+            return f"opened more than {limits.opened} files and sockets at a time"
+        size += sum(unlinked.values())
+        try:
+            for count, entry in enumerate(_entries(writable), start=1):
+                size += entry.st_blocks * 512
+                if count > limits.files:
+                    return f"made more than {limits.files} files"
+        except CannotLook:
+            return "made a folder that cannot be looked into"
+        if size > limits.disk:
+            return f"wrote more than {limits.disk / (1 << 30):g} GB to disk"
+        return ""
+
+
+def too_much_memory(limits: Limits) -> str:
+    """That the limit of memory is exceeded, in words for the student."""
+    return f"used more than {limits.memory / (1 << 30):g} GB of memory"
+
+
+def by_group(wanted: Collection[int], baseline: int) -> dict[int, Usage]:
+    """Usage of the `wanted` process groups; of each process's memory `baseline` bytes are free."""
+    groups: dict[int, Usage] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The command's name, in parentheses, may hold anything.
+                fields = file.read().rpartition(b")")[2].split()
+            if int(fields[2]) not in wanted:
+                continue
+            used = groups.setdefault(int(fields[2]), Usage())
+            used.tasks += int(fields[17])
+            used.cpu += sum(map(int, fields[11:15])) / _TICKS
+            used.pids.append(int(name))
+            used.memory += max(0, anonymous_memory(int(name)) - baseline)
+        except (OSError, IndexError, ValueError):
+            continue  # it has ended meanwhile
+    return groups
+
+
+def anonymous_memory(pid: int) -> int:
+    """Bytes of memory of a process that are no file: private, or shared between processes."""
+    total = 0
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:")):
+                total += int(line.split()[1]) << 10
+    return total
+
+
+def _opened(pid: int, unlinked: dict[str, int]) -> int:
+    """How many descriptors a process has; adds the bytes of deleted files that it holds.
+
+    unlinked: bytes on disk by device and file number, for a file is held in many ways.  A file
+    that is mapped and no longer open is not found: to ask for a process's mappings is to wait
+    for it, and a process that forks without end never lets go of them.
+    """
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return 0
+    for name in names:
+        try:
+            found = os.stat(f"{folder}/{name}")
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+            unlinked[f"{found.st_dev}:{found.st_ino}"] = found.st_blocks * 512
+    return len(names)
+
+
+def _entries(folders: list[str]) -> Iterator[os.stat_result]:
+    """What lies below the folders; links are not followed.
+
+    Raises CannotLook for a folder that may not be read, or lies too deep for a path.
+    """
+    stack = list(folders)
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        yield entry.stat(follow_symlinks=False)
+                        if entry.is_dir(follow_symlinks=False):
+                            stack.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise CannotLook from error

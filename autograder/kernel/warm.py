@@ -1,0 +1,262 @@
+"""The warm interpreter: imports TensorFlow once, then forks a process for each order.
+
+Importing TensorFlow takes about nine seconds; a fork of a process that has done it takes a few
+milliseconds.  The warm interpreter starts no thread of its own and opens no session (that would
+start some, and they do not survive a fork), and holds nothing secret.
+
+Run as ``python -m autograder.kernel.warm FOLDER`` it listens on the Unix socket `socket` in a
+folder that it removes, with all that is in it, when it ends.  A client connects, sends one JSON
+order and two descriptors (values connection, log file), and gets ``{"pid"}`` and later
+``{"exit", "reason"}`` as JSON lines.  A connection is the life line of its child: the child and
+all it started are killed when the client closes it, and when the child goes over its limits.
+When standard input ends, the server ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from autograder.kernel import isolate, usage
+from autograder.kernel.cgroup import Group, Hierarchy, hierarchy
+from autograder.kernel.child import UNCONFINED, Limits, Order, run
+
+ORDER_LIMIT = 1 << 16
+LOOK_SECONDS = 0.25
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def preload() -> None:
+    """Import what every kernel needs, without starting a thread.
+
+    Not matplotlib's inline backend: it ties itself to the shell that is there at its import.
+    """
+    import importlib
+
+    for name in (
+        "tensorflow.compat.v1",
+        "numpy.random",
+        "matplotlib.pyplot",
+        "matplotlib.backends.backend_agg",
+        "PIL.Image",
+        "PIL.JpegImagePlugin",
+        "PIL.PngImagePlugin",
+        "ipykernel.kernelapp",
+        "ipykernel.zmqshell",
+        "ipykernel.debugger",
+        "tornado.platform.asyncio",
+        "tornado.queues",
+        "IPython.core.completer",
+        "IPython.core.debugger",
+        "IPython.core.oinspect",
+        "IPython.core.pylabtools",
+        "IPython.extensions.storemagic",
+        "sqlite3",
+        "pyseccomp",
+        "autograder.kernel.responder",
+        "autograder.kernel.checkpoint",
+    ):
+        importlib.import_module(name)
+    # What is here stays; a child that looked for garbage in it would copy every page of it.
+    gc.collect()
+    gc.freeze()
+
+
+@dataclass
+class Child:
+    """One forked process, and the client that ordered it."""
+
+    pid: int
+    pidfd: int
+    client: socket.socket
+    order: Order
+    log: int
+    group: Group | None
+    reason: str = ""
+
+
+class WarmServer:
+    """Accepts orders on `listener` and keeps each child's connection until the child ends."""
+
+    def __init__(self, listener: socket.socket, hierarchy: Hierarchy | None) -> None:
+        self.listener = listener
+        self.hierarchy = hierarchy
+        self.selector = selectors.DefaultSelector()
+        self.children: dict[int, Child] = {}  # by pid
+        self.baseline = usage.anonymous_memory(os.getpid())
+
+    def serve(self, lifeline: int) -> None:
+        """Serve until `lifeline` (a descriptor) reaches its end, then kill every child."""
+        self.selector.register(self.listener, selectors.EVENT_READ, "accept")
+        self.selector.register(lifeline, selectors.EVENT_READ, "stop")
+        looked = time.monotonic()
+        while True:
+            for key, _ in self.selector.select(LOOK_SECONDS if self.children else None):
+                match key.data:
+                    case "stop" if os.read(lifeline, 1) == b"":
+                        for child in list(self.children.values()):
+                            self._end(child)
+                        return
+                    case "accept":
+                        self._accept()
+                    case Child() as child if child.pid in self.children:
+                        self._end(child)  # it has ended, or its client has gone
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                self._look()
+                looked = time.monotonic()
+
+    def _look(self) -> None:
+        """End every child that uses more than it may."""
+        groups = usage.by_group(self.children, self.baseline) if self.children else {}
+        for child in list(self.children.values()):
+            used = groups.get(child.pid)
+            if child.group is not None and child.group.overrun:
+                self._end(child)  # which says why
+            elif used is not None:
+                child.reason = used.over(child.order.limits, child.order.writable, child.log)
+                if child.reason:
+                    self._end(child)
+
+    # -- starting --------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        client, _ = self.listener.accept()
+        client.settimeout(5)
+        descriptors: list[int] = []
+        try:
+            data, descriptors, _, _ = socket.recv_fds(client, ORDER_LIMIT, 2)
+            fields = json.loads(data)
+            order = Order(**{**fields, "limits": Limits(**fields["limits"])})
+            values, log = descriptors
+            self._start(client, order, values, log)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self._tell(client, {"error": f"{error}"})
+            client.close()
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _start(self, client: socket.socket, order: Order, values: int, log: int) -> None:
+        announced, announce = os.pipe()
+        go, start = os.pipe()
+        if order.level != UNCONFINED:
+            isolate.forbidden_calls(order.level)  # made once, here, for all children
+        first = os.fork()
+        if first == 0:
+            self._become_child(order, values, log, announce, go)
+        os.close(announce)
+        os.close(go)
+        try:
+            with os.fdopen(announced, "rb") as pipe:
+                line = pipe.readline()
+            pid = int(line) if line.strip().isdigit() else 0
+            if pid != first:
+                # Before its child goes on, which wants to end with its parent: with us by then.
+                os.waitpid(first, 0)
+            if not pid:
+                raise OSError(line.decode("utf-8", "replace").strip() or "the child ended early")
+            group = self._bound(pid, order)
+            child = Child(pid, os.pidfd_open(pid), client, order, os.dup(log), group)
+            self.children[pid] = child
+            self.selector.register(child.pidfd, selectors.EVENT_READ, child)
+            self.selector.register(client, selectors.EVENT_READ, child)
+            self._tell(client, {"pid": pid})
+            os.write(start, b"g")
+        finally:
+            os.close(start)
+
+    def _bound(self, pid: int, order: Order) -> Group | None:
+        """Let Linux bound the memory of a child that has not begun; None where it cannot."""
+        if self.hierarchy is None:
+            return None
+        # What a child shares with us is free; a page of it that it writes to counts.
+        group = self.hierarchy.group(str(pid), order.limits.memory + self.baseline)
+        try:
+            group.add(pid)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def _become_child(
+        self, order: Order, values: int, log: int, announce: int, go: int
+    ) -> NoReturn:
+        status = 1
+        try:
+            run(order, socket.socket(fileno=values), log, announce, go)
+            status = 0
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # the pipe is closed once the child is announced
+                os.write(announce, f"{order.level}: {error}\n".encode())
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def _end(self, child: Child) -> None:
+        """Kill a child and everything in its group, and tell its client."""
+        del self.children[child.pid]
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        # No process of a submission can leave the group: seccomp forbids it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        _, status = os.waitpid(child.pid, 0)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-child.pid, 0)[0]:  # orphans of the group, now ours
+                pass
+        self.selector.unregister(child.pidfd)
+        self.selector.unregister(child.client)
+        os.close(child.pidfd)
+        os.close(child.log)
+        if child.group is not None:
+            if child.group.overrun and not child.reason:
+                child.reason = usage.too_much_memory(child.order.limits)
+            child.group.remove()
+        exit_status = os.waitstatus_to_exitcode(status)
+        self._tell(child.client, {"exit": exit_status, "reason": child.reason})
+        child.client.close()
+
+    def _tell(self, client: socket.socket, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the client may be gone; its child goes next
+            client.sendall(json.dumps(message).encode() + b"\n")
+
+
+def main(folder: str) -> None:
+    """Preload, listen, say ``ready`` on standard output, serve, and remove the folder.
+
+    ``ready, memory bounded`` says that Linux bounds the memory of what is forked.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C belongs to the grader
+    # Processes that lose their parent become ours, and can be waited for.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    preload()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(f"{folder}/socket")
+    listener.listen(64)
+    bounded = hierarchy()
+    print("ready, memory bounded" if bounded else "ready", flush=True)
+    try:
+        WarmServer(listener, bounded).serve(lifeline=0)
+    finally:
+        # Also what a grader left there that was killed.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

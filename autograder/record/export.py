@@ -1,0 +1,135 @@
+"""Grades as the CSV files that the gradebooks of Moodle and Canvas import."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+from nbgrader.api import MissingEntry
+
+from autograder.errors import UserError
+from autograder.record.gradebook import Gradebook
+
+Target = Literal["moodle", "canvas"]
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One student's line: points None when nothing was handed in.
+
+    waiting: answers that a person has still to read.
+    """
+
+    student: str
+    first_name: str
+    last_name: str
+    email: str
+    lms_id: str
+    points: float | None
+    waiting: int = 0
+
+
+def grades(gradebook: Gradebook, assignment: str) -> tuple[list[Grade], float]:
+    """Every student of the gradebook, by last name and id, and the possible points.
+
+    Raises UserError when the gradebook does not know the assignment.
+    """
+    gradebook.scores(assignment)  # raises, in the words of every other command
+    with gradebook.database() as database:
+        found = []
+        for student in database.students:
+            points, waiting = None, 0
+            try:
+                submission = database.find_submission(assignment, student.id)
+            except MissingEntry:
+                pass
+            else:
+                points = max(0.0, submission.score - (submission.late_submission_penalty or 0.0))
+                waiting = sum(
+                    grade.needs_manual_grade
+                    for notebook in submission.notebooks
+                    for grade in notebook.grades
+                )
+            found.append(
+                Grade(
+                    student.id,
+                    student.first_name or "",
+                    student.last_name or "",
+                    student.email or "",
+                    student.lms_user_id or "",
+                    points,
+                    waiting,
+                )
+            )
+        possible = float(database.find_assignment(assignment).max_score)
+    return sorted(found, key=lambda g: (g.last_name.casefold(), g.student)), possible
+
+
+def written(target: Target, assignment: str, found: list[Grade], possible: float) -> str:
+    """The file for `target`.
+
+    Who handed in nothing gets no grade, which is not the same as 0.
+    """
+    rows = {"moodle": _moodle, "canvas": _canvas}[target](assignment, found, possible)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    for number, row in enumerate(rows):
+        writer.writerow(row if number == 0 else [_inert(cell) for cell in row])
+    return text.getvalue()
+
+
+def _moodle(assignment: str, found: list[Grade], possible: float) -> list[list[str]]:
+    """One column each for what Moodle can tell users by; the importer asks which to use."""
+    head = ["Username", "ID number", "Email address", "First name", "Last name", assignment]
+    return [
+        head,
+        *(
+            [g.student, g.lms_id, g.email, g.first_name, g.last_name, _number(g.points) or "-"]
+            for g in found
+        ),
+    ]
+
+
+def _canvas(assignment: str, found: list[Grade], possible: float) -> list[list[str]]:
+    """The columns of Canvas' own export; it takes students by ID, then SIS ids, then name.
+
+    Canvas reads the leading digits of whatever stands under ID, so only a number may stand there.
+    """
+    head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", assignment]
+    rows = [head, ["    Points Possible", "", "", "", "", _number(possible)]]
+    for g in found:
+        name = ", ".join(filter(None, (g.last_name, g.first_name))) or g.student
+        number = g.lms_id if g.lms_id.isascii() and g.lms_id.isdecimal() else ""
+        other = "" if number else g.lms_id
+        rows.append([name, number, other, g.student, "", _number(g.points)])
+    return rows
+
+
+def _number(points: float | None) -> str:
+    return "" if points is None else f"{points:.2f}".rstrip("0").rstrip(".")
+
+
+def _inert(cell: str) -> str:
+    """The cell on one line, and nothing that a spreadsheet would take for a formula."""
+    line = " ".join(cell.splitlines()).replace("\t", " ")
+    return f"'{line}" if line.lstrip().startswith(tuple("=+-@＝＋－＠")) and line != "-" else line
+
+
+def export(gradebook: Gradebook, assignment: str, target: str) -> tuple[str, list[str]]:
+    """The file, and what a person should know about it, line by line.
+
+    Raises UserError for an unknown target or assignment.
+    """
+    if target not in ("moodle", "canvas"):
+        raise UserError(f"--to {target}: there are exports to moodle and to canvas")
+    found, possible = grades(gradebook, assignment)
+    remarks = []
+    if waiting := [g.student for g in found if g.waiting]:
+        names = ", ".join(waiting[:5]) + (" …" if len(waiting) > 5 else "")
+        remarks.append(f"answers that nobody has read yet count 0 points so far: {names}")
+    if odd := [g.student for g in found if g.student != _inert(g.student)]:
+        remarks.append(f"ids that look like formulas got an apostrophe: {', '.join(odd[:5])}")
+    name: Target = "moodle" if target == "moodle" else "canvas"
+    return written(name, assignment, found, possible), remarks

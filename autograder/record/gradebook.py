@@ -1,0 +1,144 @@
+"""nbgrader's own commands, called from Python with the course's configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from nbgrader.api import Gradebook as Database
+from nbgrader.api import MissingEntry
+from nbgrader.apps import NbGraderAPI
+from nbgrader.apps.baseapp import NbGrader
+from nbgrader.coursedir import CourseDirectory
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from autograder.course import Course
+from autograder.errors import UserError
+
+
+@contextlib.contextmanager
+def _inside(root: Path) -> Iterator[None]:
+    before, path = Path.cwd(), os.environ.get("PATH", os.defpath)
+    os.chdir(root)
+    # nbgrader starts alembic by name when it makes a new gradebook.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        os.environ["PATH"] = path
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put a Ctrl-C off until nbgrader is done, which would take it for a failure of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(*came[0])
+
+
+def configuration(course: Course) -> Config:
+    """The configuration of nbgrader as its commands see it in the course root.
+
+    Who is enrolled is not asked: the course root belongs to the grader, and nbgrader's plugin for
+    JupyterHub answers only inside a user's server.
+    """
+    app = NbGrader(log_level=logging.ERROR)
+    app.load_cwd_config = False
+    app.load_config_file()  # what holds for the whole machine, and for this account
+    config: Config = app.config.copy()
+    with _inside(course.root):
+        config.merge(PyFileConfigLoader("nbgrader_config.py", str(course.root)).load_config())
+    own = {
+        "CourseDirectory": {"root": str(course.root)},
+        "Authenticator": {"plugin_class": "nbgrader.auth.NoAuthPlugin"},
+    }
+    config.merge(Config(own))
+    return config
+
+
+class Gradebook:
+    """The course's gradebook and the nbgrader commands that write it."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        self.config = config = configuration(course)
+        self._coursedir = CourseDirectory(config=config)
+        with _inside(course.root):
+            self._api = NbGraderAPI(self._coursedir, config=config)
+        self._api.log.setLevel(logging.ERROR)
+
+    def generate_release(self, assignment: str) -> None:
+        """`nbgrader generate_assignment --force`.  Raises UserError when it fails."""
+        self._run("generate_assignment", assignment, force=True, create=True)
+
+    def autograde(self, assignment: str, student: str) -> None:
+        """`nbgrader autograde --force` for one student.  Raises UserError when it fails."""
+        self._run("autograde", assignment, student, force=True, create=True)
+
+    def generate_feedback(self, assignment: str, student: str) -> None:
+        """`nbgrader generate_feedback --force` for one student."""
+        self._run("generate_feedback", assignment, student, force=True)
+
+    def release_feedback(self, assignment: str, student: str) -> None:
+        """`nbgrader release_feedback` for one student.  Raises UserError when it fails."""
+        self._run("release_feedback", assignment, student)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Any]:
+        """The gradebook object of nbgrader, closed at the end of the block."""
+        with (
+            _inside(self.course.root),
+            Database(self._coursedir.db_url, self._coursedir.course_id) as database,
+        ):
+            yield database
+
+    def _run(self, command: str, *args: str, **kwargs: Any) -> None:
+        with (
+            _undisturbed(),
+            _inside(self.course.root),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            outcome = getattr(self._api, command)(*args, **kwargs)
+        if not outcome["success"]:
+            text = outcome.get("error") or outcome.get("log") or ""
+            lines = [line for line in text.splitlines() if line.strip()]
+            raise UserError(f"nbgrader {command} {' '.join(args)}: {_last(lines)}")
+
+    def scores(self, assignment: str) -> dict[str, float]:
+        """Recorded score per student, as formgrader shows it.
+
+        Raises UserError when the gradebook does not know the assignment.
+        """
+        with _inside(self.course.root), self._api.gradebook as gradebook:
+            try:
+                found = gradebook.find_assignment(assignment)
+            except MissingEntry as error:
+                raise UserError(
+                    f"the gradebook does not know {assignment} yet; "
+                    f"run `nbgrader generate_assignment {assignment} --force` first"
+                ) from error
+            return {s.student.id: float(s.score) for s in found.submissions}
+
+
+def _last(lines: list[str]) -> str:
+    errors = [line for line in lines if "Error" in line or "rror:" in line or "[E" in line]
+    return (errors or lines or ["no reason given"])[-1].strip()

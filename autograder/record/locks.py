@@ -1,0 +1,78 @@
+"""One writer at a time for a student's submission, whichever process it is in.
+
+The command line, formgrader and the hub's service all convert notebooks through the classes in
+`autograde` and `feedback`, which hold this lock while they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nbgrader.converters import BaseConverter
+from nbgrader.converters.base import NbGraderException
+
+from autograder.course import Course, check_name
+
+_held = threading.local()
+
+
+class Busy(Exception):
+    """Another process is writing this student's submission."""
+
+
+@contextlib.contextmanager
+def only_writer(course: Course, student: str, assignment: str, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a submission; a thread that holds it may take it again.
+
+    Raises Busy instead of waiting, unless `wait`.
+    """
+    folder = course.private / "locks" / check_name(assignment)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = str(folder / check_name(student))
+    mine: set[str] = _held.__dict__.setdefault("paths", set())
+    if path in mine:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise Busy(f"another process is working on {student}, {assignment}") from error
+        mine.add(path)
+        try:
+            yield
+        finally:
+            mine.discard(path)
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+class OneWriter(BaseConverter):  # type: ignore[misc]
+    """An nbgrader converter that holds the lock of each submission while it converts it."""
+
+    assignments: Any
+
+    def convert_notebooks(self) -> None:
+        """Convert submission by submission; what fails stops no other."""
+        course = Course.at(Path(self.coursedir.root))
+        everything: dict[str, Any] = dict(self.assignments)
+        failed: NbGraderException | None = None
+        for folder, notebooks in sorted(everything.items()):
+            # …/<student>/<assignment>
+            student, assignment = Path(folder).absolute().parts[-2:]
+            self.assignments = {folder: notebooks}
+            with only_writer(course, student, assignment):
+                try:
+                    super().convert_notebooks()
+                except NbGraderException as error:
+                    failed = error
+        self.assignments = everything
+        if failed is not None:
+            raise failed

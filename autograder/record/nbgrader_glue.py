@@ -1,0 +1,150 @@
+"""What `nbgrader_config.py` puts in nbgrader's place: reading, releasing and grading notebooks.
+
+nbgrader's own commands keep their meaning.  `nbgrader autograde` converts a submission in two
+passes: the first reads the submitted notebook (`SubmissionExporter`), the second fills in the
+results (`RecordResults`) and lets nbgrader save the points.  No student code runs in nbgrader's
+process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert.exporters import NotebookExporter
+from nbformat import NotebookNode
+from nbgrader.preprocessors import ClearSolutions, NbGraderPreprocessor
+from traitlets import Bool
+
+from autograder.course import Course, write_whole
+from autograder.engine.grade import Graded
+from autograder.engine.notebook import (
+    grade_id,
+    is_autograded,
+    is_solution,
+    label,
+    read_submitted,
+    restore,
+)
+from autograder.engine.pool import Engine
+from autograder.engine.results import SubmissionResult
+from autograder.errors import CannotGrade
+from autograder.record.copies import note_tensors, report_copies
+from autograder.record.outputs import grade_cell_outputs, harmless
+
+_engines: dict[Path, Engine] = {}
+
+
+def engine_of(
+    course: Course,
+    jobs: int = os.cpu_count() or 1,
+    run_student_code_unconfined: bool = False,
+    scheduler: str = "",
+) -> Engine:
+    """The engine of this process for a course; its workers end with the process."""
+    if course.root not in _engines:
+        engine = Engine(course, jobs, run_student_code_unconfined, scheduler)
+        _engines[course.root] = engine
+        atexit.register(engine.close)
+    return _engines[course.root]
+
+
+class LabelledStubs(ClearSolutions):  # type: ignore[misc]
+    """Replaces a solution by a line that says which cell is still to be written."""
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Name the cell's label in the stub, then clear the solution."""
+        if is_solution(cell) and cell.cell_type == "code":
+            message = f"TODO [{label(str(grade_id(cell)))}]: not done yet"
+            self.code_stub = {"python": f'raise NotImplementedError("{message}")'}
+        cleared: tuple[NotebookNode, dict[str, Any]] = super().preprocess_cell(
+            cell, resources, index
+        )
+        return cleared
+
+
+class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
+    """Reads a submitted notebook as data, and restores it to the shape of its release."""
+
+    def from_filename(
+        self, filename: str, resources: dict[str, Any] | None = None, **kw: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """Convert a notebook; of one that cannot be read, the release stands in."""
+        course = Course.at(Path.cwd())
+        path = Path(filename)
+        # submitted/<student>/<assignment>/<notebook>: from there on a student may have made links
+        if path.absolute().parents[2].resolve() != (course.root / "submitted").resolve():
+            return super().from_filename(filename, resources, **kw)  # type: ignore[no-any-return]
+        assert resources is not None
+        released = course.release(resources["nbgrader"]["assignment"]) / path.name
+        release = nbformat.read(released, as_version=4)
+        try:
+            notebook = restore(read_submitted(path.parent, path.stem), release)
+        except (CannotGrade, FileNotFoundError):
+            notebook = release
+        return self.from_notebook_node(notebook, resources, **kw)  # type: ignore[no-any-return]
+
+
+class RecordResults(NbGraderPreprocessor):  # type: ignore[misc]
+    """Fills a notebook with the results of its grading, and writes `results.json`."""
+
+    run_student_code_unconfined = Bool(
+        False, help="Grade where this machine can confine student code in no way."
+    ).tag(config=True)
+
+    def preprocess(
+        self, nb: NotebookNode, resources: dict[str, Any]
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Replace the notebook by the one that was run, each grade cell with its outcome."""
+        where = resources["nbgrader"]
+        course = Course.at(Path.cwd())
+        engine = engine_of(course, run_student_code_unconfined=self.run_student_code_unconfined)
+        graded = grade_submission(engine, where["student"], where["assignment"])
+        write_results(course, where["student"], where["assignment"], graded)
+        for line in report_copies(course, where["assignment"]):
+            self.log.warning("%s: %s", where["assignment"], line)
+        return filled(graded[where["notebook"]]), resources
+
+
+def grade_submission(engine: Engine, student: str, assignment: str) -> dict[str, Graded]:
+    """Results of every notebook of a submission, by notebook name."""
+    names = engine.course.notebooks(assignment)
+    jobs = [engine.job(student, assignment, name) for name in names]
+    found = {job.notebook: graded for job, graded in engine.grade(jobs)}
+    return {name: found[name] for name in names}
+
+
+def filled(graded: Graded) -> NotebookNode:
+    """The executed notebook with harmless outputs, and the results in its grade cells."""
+    notebook: NotebookNode = nbformat.reads(graded.executed, as_version=4)
+    cells = {cell.cell: cell for cell in graded.result.cells}
+    for cell in notebook.cells:
+        if cell.cell_type == "raw":
+            cell.metadata["raw_mimetype"] = "text/plain"  # a page would take it for its HTML
+        if cell.cell_type != "code":
+            continue
+        if is_autograded(cell):
+            cell.outputs = grade_cell_outputs(cells[str(grade_id(cell))], graded.result)
+        else:
+            cell.outputs = harmless(cell.outputs)
+    return notebook
+
+
+def write_results(
+    course: Course, student: str, assignment: str, graded: dict[str, Graded]
+) -> SubmissionResult:
+    """Write `results.json` beside the graded notebooks, the logs, and what may find copies."""
+    logs = course.private / "logs" / assignment / student
+    for name, one in graded.items():
+        write_whole(logs / f"{name}.log", one.log)
+    result = SubmissionResult(student, assignment, [g.result for g in graded.values()])
+    written = json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n"
+    write_whole(course.autograded(student, assignment) / "results.json", written)
+    note_tensors(course, assignment, student, (d for n in result.notebooks for d in n.tensors))
+    return result

@@ -1,0 +1,130 @@
+"""Outputs as the feedback page shows them: ours in grade cells, the student's made harmless."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+import struct
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from autograder.engine.results import CellResult, CheckResult, NotebookResult
+
+TEXT_LIMIT = 20_000
+IMAGE_LIMIT = 2 << 20
+PIXEL_LIMIT = 50_000_000
+COUNT_LIMIT = 200  # outputs of one cell; what is printed in one go is one output
+# Terminal sequences other than colours (which the notebook template renders).
+_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.?)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+
+
+def grade_cell_outputs(cell: CellResult, result: NotebookResult) -> list[NotebookNode]:
+    """What a grade cell shows: its checks, then its points as the number nbgrader records.
+
+    nbgrader reads the first `execute_result` as the score.  It would give full marks for text
+    that is no finite number, and none when there is any error output or stderr, so exactly one
+    plain decimal number is written.
+    """
+    points = f"{cell.points:.2f}".rstrip("0").rstrip(".")
+    shown = {"text/html": _html(cell, result), "text/plain": _text(cell, result)}
+    return [
+        new_output("display_data", data=shown),
+        new_output("execute_result", data={"text/plain": points}, execution_count=None),
+    ]
+
+
+def _why(result: NotebookResult) -> str:
+    return {
+        "missing": "This notebook was not handed in.",
+        "failed": f"This notebook could not be graded: {result.reason}.",
+    }.get(result.status, f"Note: {result.reason}." if result.reason else "")
+
+
+def _text(cell: CellResult, result: NotebookResult) -> str:
+    lines = [text for text in (_why(result), cell.note) if text]
+    for check in cell.checks:
+        lines.append(f"{'✓' if check.passed else '✗'} {check.title}")
+        if not check.passed:
+            lines.append(f"    Hint: {check.hint}")
+    return "\n".join(lines)
+
+
+def _html(cell: CellResult, result: NotebookResult) -> str:
+    """The same with the few tags that nbconvert's sanitizer lets through."""
+    notes = [html.escape(text) for text in (_why(result), cell.note) if text]
+    shown = [f"<blockquote>{note}</blockquote>" for note in notes]
+    if cell.checks:
+        passed = sum(check.passed for check in cell.checks)
+        points = f"{cell.points:g} of {cell.max_points:g} points"
+        shown.append(f"<strong>{passed} of {len(cell.checks)} checks passed: {points}</strong>")
+        shown.append(f"<ul>{''.join(map(_item, cell.checks))}</ul>")
+    return "\n".join(shown)
+
+
+def _item(check: CheckResult) -> str:
+    title = html.escape(check.title)
+    if check.passed:
+        return f"<li>✓ {title}</li>"
+    hint = f"<ul><li><em>Hint: {html.escape(check.hint)}</em></li></ul>"
+    return f"<li><strong>✗ {title}</strong>{hint}</li>"
+
+
+def harmless(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """A student's outputs reduced to a bounded number of texts and PNG pictures."""
+    kept = [mended for output in outputs[:COUNT_LIMIT] if (mended := _mended(output)) is not None]
+    if len(outputs) > COUNT_LIMIT:
+        note = f"… ({len(outputs) - COUNT_LIMIT} more outputs are left out)"
+        kept.append(new_output("display_data", data={"text/plain": note}))
+    return kept
+
+
+def _mended(output: NotebookNode) -> NotebookNode | None:
+    match output.get("output_type"):
+        case "stream":
+            name = "stderr" if output.get("name") == "stderr" else "stdout"
+            return new_output("stream", name=name, text=_plain(output.get("text", "")))
+        case "error":
+            trace = output.get("traceback")
+            return new_output(
+                "error",
+                ename=_plain(output.get("ename", ""))[:200],
+                evalue=_plain(output.get("evalue", ""))[:2000],
+                traceback=[_plain(line) for line in trace[-40:]] if isinstance(trace, list) else [],
+            )
+        case "display_data" | "execute_result":
+            shown = output.get("data")
+            data = {}
+            if isinstance(shown, dict):
+                picture, text = shown.get("image/png"), shown.get("text/plain")
+                if isinstance(picture, str) and _is_png(picture):
+                    data["image/png"] = picture
+                if isinstance(text, str):
+                    data["text/plain"] = _plain(text)
+            return new_output("display_data", data=data) if data else None
+    return None
+
+
+def _plain(text: object) -> str:
+    """Bounded text without control characters, and of terminal sequences only colours."""
+    whole = "".join(map(str, text)) if isinstance(text, list) else str(text)
+    clean = _CONTROLS.sub("", _ESCAPES.sub("", whole[:TEXT_LIMIT]))
+    clean = clean.encode("utf-8", "replace").decode("utf-8")  # half characters cannot be written
+    return clean if len(whole) <= TEXT_LIMIT else f"{clean}\n… (the rest is left out)"
+
+
+def _is_png(picture: str) -> bool:
+    """Whether this is the base64 of a PNG whose size, and size when unpacked, is bounded."""
+    if len(picture) > IMAGE_LIMIT:
+        return False
+    try:
+        start = base64.b64decode("".join(picture.split()), validate=True)[:24]
+    except (binascii.Error, ValueError):
+        return False
+    if len(start) < 24 or not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        return False
+    width, height = struct.unpack(">II", start[16:])
+    return bool(width * height <= PIXEL_LIMIT)

@@ -1,0 +1,268 @@
+"""Makes `release/` and `solutions/` from `source/`, and proves that nothing leaked."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from autograder.course import Course, checks_for
+from autograder.engine.notebook import BEGIN, END, is_solution, solved
+from autograder.engine.run import NotebookRun
+from autograder.engine.sandbox import Sandbox, sandbox
+from autograder.engine.warm import WarmInterpreter
+from autograder.errors import UserError
+
+RUNNING, FINISHED = "running", "finished"
+_LOGGED = re.compile(r"Step: (\d+), Loss: ([\d.]+), Accuracy: ([\d.]+)")
+_TELLING = 12  # a line with fewer characters (`i = 0`) tells nothing
+
+
+def source_notebooks(course: Course, assignment: str) -> list[Path]:
+    """The instructor's notebooks, sorted.  Raises UserError when there are none."""
+    paths = sorted(course.source(assignment).glob("*.ipynb"))
+    if not paths:
+        raise UserError(f"source/{assignment} holds no notebooks")
+    return paths
+
+
+def leaks(course: Course, assignment: str) -> list[str]:
+    """What stands in the release that must not; empty when all is well.
+
+    Looked for: solution lines, the markers around them, outputs, and texts of hidden checks.
+    """
+    found = []
+    solution_lines: set[str] = set()
+    given: set[str] = set()
+    for path in source_notebooks(course, assignment):
+        for cell in nbformat.read(path, as_version=4).cells:
+            inside, outside = _split(cell.source)
+            if is_solution(cell) and not inside:  # without markers nbgrader clears all of it
+                inside, outside = outside, []
+            solution_lines |= _telling(inside)
+            given |= _telling(outside)
+    hidden = _hidden_texts(assignment, [p.stem for p in source_notebooks(course, assignment)])
+    for path in sorted(course.release(assignment).rglob("*")):
+        if not path.is_file() or path.suffix not in (".ipynb", ".py", ".md", ".txt"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        where = path.relative_to(course.root)
+        lines: set[str] = set()
+        if path.suffix == ".ipynb":
+            for cell in nbformat.reads(text, as_version=4).cells:
+                lines |= _telling(cell.source.splitlines())
+                if cell.get("outputs"):
+                    found.append(f"{where}: cell {cell.id} holds outputs")
+                text += cell.source
+        else:
+            lines |= _telling(text.splitlines())
+        found += [f"{where}: solution line {line!r}" for line in lines & (solution_lines - given)]
+        found += [
+            f"{where}: marker {word!r}" for word in (BEGIN, END, "HIDDEN TEST") if word in text
+        ]
+        found += [f"{where}: hidden text {word!r}" for word in hidden if word in text]
+    return found
+
+
+def _split(source: str) -> tuple[list[str], list[str]]:
+    """Lines inside and outside the solution regions of a cell."""
+    inside: list[str] = []
+    outside: list[str] = []
+    current = outside
+    for line in source.splitlines():
+        if BEGIN in line:
+            current = inside
+        elif END in line:
+            current = outside
+        else:
+            current.append(line)
+    return inside, outside
+
+
+def _telling(lines: list[str]) -> set[str]:
+    plain = {"".join(line.split()) for line in lines}
+    return {line for line in plain if len(line) >= _TELLING}
+
+
+def _hidden_texts(assignment: str, notebooks: list[str]) -> set[str]:
+    """Titles and hints of all hidden checks."""
+    texts = set()
+    folders = {checks_for(assignment, name).module.parent for name in notebooks}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check":
+                values = [*node.args, *(keyword.value for keyword in node.keywords)]
+                texts |= {v.value for v in values if isinstance(v, ast.Constant)}
+    return {text for text in texts if isinstance(text, str)}
+
+
+class Training:
+    """The solved notebooks, run once for real and remembered in the course's private folder.
+
+    What is remembered is keyed by the code and the versions it was made with, not by the text.
+    """
+
+    def __init__(self, course: Course, assignment: str) -> None:
+        self.course, self.assignment = course, assignment
+        digest = sha256()
+        for path in sorted(course.source(assignment).iterdir()):
+            if path.suffix == ".ipynb":
+                cells = nbformat.read(path, as_version=4).cells
+                content = "\0".join(c.source for c in cells if c.cell_type == "code").encode()
+            elif path.is_file():
+                content = path.read_bytes()
+            else:
+                continue
+            digest.update(path.name.encode() + sha256(content).digest())
+        for package in ("tensorflow", "numpy", "matplotlib"):
+            digest.update(importlib.metadata.version(package).encode())
+        self.folder = course.private / "solved" / assignment / digest.hexdigest()[:16]
+
+    @property
+    def done(self) -> bool:
+        """Whether every notebook has been run."""
+        return (self.folder / "done").is_file()
+
+    def run(self, data: dict[str, Path], progress: Callable[[str, str], object]) -> Path:
+        """Run what has not been run; the folder with executed notebooks and checkpoint.
+
+        data: folders the notebooks may read, by the environment variable that names each.
+        progress: called with (notebook, latest line printed by it).
+        Raises UserError when a solution does not run.
+        """
+        if self.done:
+            return self.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.course.source(self.assignment).iterdir():
+            if path.is_file() and path.suffix != ".ipynb":
+                shutil.copyfile(path, self.folder / path.name)
+        with WarmInterpreter() as warm:
+            for path in source_notebooks(self.course, self.assignment):
+                target = self.folder / path.name
+                if not target.exists():
+                    progress(path.stem, RUNNING)
+                    executed = self._execute(path, sandbox(warm), data, progress)
+                    half = target.with_suffix(".half")
+                    nbformat.write(executed, half)
+                    half.replace(target)
+                progress(path.stem, FINISHED)
+        (self.folder / "done").touch()
+        return self.folder
+
+    def _execute(
+        self,
+        path: Path,
+        place: Sandbox,
+        data: dict[str, Path],
+        progress: Callable[[str, str], object],
+    ) -> NotebookNode:
+        notebook = solved(nbformat.read(path, as_version=4))
+        with NotebookRun(
+            notebook,
+            self.folder,
+            sandbox=place,
+            environment={name: str(folder) for name, folder in data.items()},
+            shared=tuple(map(str, data.values())),
+            seconds=3600,
+            on_print=lambda line: progress(path.stem, line),
+            grade_cells=True,
+        ) as run:
+            run.finish()
+            if run.notes:
+                raise UserError(f"{path.name}: {'; '.join(run.notes)}")
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if output.output_type == "error":
+                    raise UserError(f"{path.name}: cell {cell.id} raised {output.ename}")
+        return notebook
+
+
+def solution_run(course: Course, assignment: str, console: Console) -> Path:
+    """The folder of the executed solutions; runs them if need be, and shows how far it is."""
+    training = Training(course, assignment)
+    if training.done:
+        return training.folder
+    names = [path.stem for path in source_notebooks(course, assignment)]
+    setups = {name: checks_for(assignment, name).setup for name in names}
+    data: dict[str, Path] = {}
+    for setup in setups.values():
+        data |= setup.data(console.print) if setup.data is not None else {}
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[line]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        tasks = {name: bar.add_task(name, start=False, total=None, line="") for name in names}
+
+        steps = {name: setup.steps for name, setup in setups.items()}
+
+        def show(notebook: str, line: str) -> None:
+            task = tasks[notebook]
+            logged = _LOGGED.match(line)
+            if logged:
+                step, loss, accuracy = int(logged[1]), float(logged[2]), float(logged[3])
+                text = f"step {step}, loss {loss:.0f}, accuracy {accuracy:.3f}"
+                bar.update(task, total=max(step, steps[notebook]), completed=step, line=text)
+            elif line == RUNNING:
+                bar.start_task(task)
+            elif line == FINISHED:
+                bar.start_task(task)
+                bar.update(task, total=1, completed=1, line="done")
+
+        return training.run(data, show)
+
+
+def make_release(course: Course, assignment: str) -> None:
+    """Regenerate `release/<assignment>`.  Raises UserError when something leaked."""
+    from autograder.record.gradebook import Gradebook
+
+    source_notebooks(course, assignment)
+    Gradebook(course).generate_release(assignment)
+    found = leaks(course, assignment)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UserError(f"the release gives something away: {found[0]}{more}")
+
+
+def make_solutions(course: Course, assignment: str, executed: Path) -> None:
+    """Put the executed notebooks into `solutions/<assignment>`, without machine-made noise."""
+    target = course.root / "solutions" / assignment
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.ipynb"):
+        old.unlink()
+    for path in source_notebooks(course, assignment):
+        ran = {cell.id: cell for cell in nbformat.read(executed / path.name, as_version=4).cells}
+        notebook = solved(nbformat.read(path, as_version=4))
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.execution_count = ran[cell.id].execution_count
+                outputs = [o for o in ran[cell.id].outputs if o.get("name") != "stderr"]
+                cell.outputs = outputs
+        nbformat.write(notebook, target / path.name)
+
+
+def solution_matches(course: Course, assignment: str) -> list[str]:
+    """Names of solution notebooks whose cells differ from what `source/` would give."""
+    stale = []
+    for path in source_notebooks(course, assignment):
+        made = course.root / "solutions" / assignment / path.name
+        wanted = solved(nbformat.read(path, as_version=4))
+        if not made.is_file() or _sources(nbformat.read(made, as_version=4)) != _sources(wanted):
+            stale.append(path.name)
+    return stale
+
+
+def _sources(notebook: NotebookNode) -> list[tuple[str, str, str]]:
+    return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells]

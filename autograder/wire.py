@@ -1,0 +1,178 @@
+"""Frames between the kernel zone and the checks zone: JSON and raw array buffers.
+
+A frame is ``MAGIC``, two little-endian unsigned 32-bit lengths (header, payload), a JSON
+header ``{"body": …, "arrays": [{"dtype", "shape"}, …]}`` and the arrays' bytes, C-ordered,
+one after the other.  In the body an array is written as ``{"array": k}``.  Nothing is ever
+unpickled, and a reader decides from the header alone whether it accepts the payload.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from typing import Any
+
+import numpy as np
+
+MAGIC = b"KIT1"
+HEADER_LIMIT = 1 << 20
+PAYLOAD_LIMIT = 256 << 20
+NUMBERS_LIMIT = 64 << 20  # in all arrays of a frame; a reader may want each as a float64
+DEPTH_LIMIT = 12
+DTYPES = frozenset(
+    {"bool", "float16", "float32", "float64"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
+_PREFIX = struct.Struct("<4sII")
+
+
+class WireError(ValueError):
+    """The other side sent something that is not a frame; the message says what."""
+
+
+class WireClosed(WireError):
+    """The other side closed the connection."""
+
+
+class WireTimeout(WireError):
+    """No complete frame arrived in time."""
+
+
+def _pack(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
+    if depth > DEPTH_LIMIT:
+        raise WireError(f"a value is nested more than {DEPTH_LIMIT} deep")
+    if isinstance(value, np.ndarray | np.generic):
+        # A plain copy: a subclass's own idea of its bytes does not travel.
+        plain = np.array(value, order="C", subok=False)
+        if plain.dtype.name not in DTYPES:
+            raise WireError(f"an array of dtype {plain.dtype} cannot be sent")
+        arrays.append(plain.astype(plain.dtype.newbyteorder("<"), copy=False))
+        return {"array": len(arrays) - 1}
+    if isinstance(value, dict):
+        return {"map": [[str(key), _pack(item, arrays, depth + 1)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pack(item, arrays, depth + 1) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise WireError(f"a {type(value).__name__} cannot be sent")
+
+
+def _unpack(value: Any, arrays: dict[int, np.ndarray], depth: int = 0) -> Any:
+    if depth > 3 * DEPTH_LIMIT:
+        raise WireError("the body is nested too deep")
+    if isinstance(value, list):
+        return [_unpack(item, arrays, depth + 1) for item in value]
+    if isinstance(value, dict):
+        match value:
+            case {"array": int(index)} if len(value) == 1 and index in arrays:
+                # Named twice, a small frame could become a huge array in the reader's hands.
+                return arrays.pop(index)
+            case {"map": list(pairs)} if len(value) == 1:
+                return dict(_pair(pair, arrays, depth + 1) for pair in pairs)
+        raise WireError("the body holds an object that is neither an array nor a map")
+    return value
+
+
+def _pair(pair: Any, arrays: dict[int, np.ndarray], depth: int) -> tuple[str, Any]:
+    match pair:
+        case [str(key), item]:
+            return key, _unpack(item, arrays, depth)
+    raise WireError("a map in the body is malformed")
+
+
+def send(connection: socket.socket, body: Any) -> None:
+    """Send `body` (None, bool, int, float, str, arrays, and lists and dicts of these).
+
+    Raises WireError when the body cannot be written as a frame, OSError when the connection
+    is gone.
+    """
+    arrays: list[np.ndarray] = []
+    packed = _pack(body, arrays)
+    header = json.dumps(
+        {
+            "body": packed,
+            "arrays": [{"dtype": a.dtype.name, "shape": list(a.shape)} for a in arrays],
+        }
+    ).encode()
+    payload = b"".join(a.tobytes() for a in arrays)
+    if len(header) > HEADER_LIMIT or len(payload) > PAYLOAD_LIMIT:
+        raise WireError(f"a frame of {len(header)} + {len(payload)} bytes is too large")
+    connection.sendall(_PREFIX.pack(MAGIC, len(header), len(payload)) + header + payload)
+
+
+def receive(connection: socket.socket, deadline: float | None = None) -> Any:
+    """Receive one frame and return its body; arrays are fresh, C-ordered `np.ndarray`s.
+
+    `deadline` is a `time.monotonic()` value.  Raises WireClosed, WireTimeout or WireError;
+    never allocates more than `HEADER_LIMIT + PAYLOAD_LIMIT` bytes.
+    """
+    magic, header_size, payload_size = _PREFIX.unpack(_exactly(connection, _PREFIX.size, deadline))
+    if magic != MAGIC:
+        raise WireError("the reply does not start like a frame")
+    if header_size > HEADER_LIMIT or payload_size > PAYLOAD_LIMIT:
+        raise WireError(f"the reply announces {header_size} + {payload_size} bytes")
+    text = _exactly(connection, header_size, deadline)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WireError("the reply's header is not JSON") from error
+    payload = _exactly(connection, payload_size, deadline)
+    match header:
+        case {"body": body, "arrays": list(described)} if len(header) == 2:
+            return _unpack(body, dict(enumerate(_arrays(described, payload))))
+    raise WireError("the reply's header lacks its body or its arrays")
+
+
+def _arrays(described: list[Any], payload: bytearray) -> list[np.ndarray]:
+    arrays, offset, numbers = [], 0, 0
+    for entry in described:
+        match entry:
+            case {"dtype": str(name), "shape": list(shape)} if name in DTYPES:
+                pass
+            case _:
+                raise WireError("an array is described without an allowed dtype and a shape")
+        if len(shape) > 8 or not all(type(n) is int and 0 <= n <= PAYLOAD_LIMIT for n in shape):
+            raise WireError("an array has an impossible shape")
+        dtype = np.dtype(name).newbyteorder("<")
+        count = 1
+        for n in shape:
+            count *= n
+        numbers += count
+        if numbers > NUMBERS_LIMIT:
+            raise WireError(f"the reply holds more than {NUMBERS_LIMIT} numbers")
+        if offset + count * dtype.itemsize > len(payload):
+            raise WireError("an array is larger than the bytes that came with it")
+        flat = np.frombuffer(payload, dtype, count, offset)
+        try:
+            shaped = flat.reshape(shape)
+        except ValueError as error:  # without elements, but too large for NumPy to describe
+            raise WireError("an array has an impossible shape") from error
+        arrays.append(shaped.astype(dtype.newbyteorder("="), copy=True))
+        offset += count * dtype.itemsize
+    if offset != len(payload):
+        raise WireError("bytes are left over behind the last array")
+    return arrays
+
+
+def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
+    data = bytearray(size)
+    view, got = memoryview(data), 0
+    left: float | None = None
+    while got < size:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WireTimeout("no complete reply in time")
+        try:
+            connection.settimeout(left)
+            count = connection.recv_into(view[got:])
+        except TimeoutError as error:
+            raise WireTimeout("no complete reply in time") from error
+        except OSError as error:
+            raise WireClosed("the connection broke") from error
+        if count == 0:
+            raise WireClosed("the connection was closed")
+        got += count
+    return data

@@ -1,0 +1,1 @@
+"""How fast grading is, against stock Jupyter and stock nbgrader on the same submissions."""

@@ -1,0 +1,218 @@
+"""The measurements; each returns plain data: seconds, bytes, counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+from jupyter_client.manager import start_new_kernel
+from nbgrader.api import Gradebook as Database
+
+from autograder.course import Course
+from autograder.engine.pool import Engine
+from autograder.engine.run import NotebookRun
+from autograder.engine.sandbox import sandbox
+from autograder.engine.warm import WarmInterpreter
+from autograder.errors import UserError
+from autograder.record.gradebook import Gradebook
+from benchmarks.courses import ASSIGNMENT, make, run, students
+from data import mnist
+
+FIRST_CELL = """
+import tensorflow.compat.v1 as tf
+with tf.Graph().as_default(), tf.Session() as session:
+    assert session.run(tf.constant(20) + 22) == 42
+"""
+Measured = dict[str, Any]
+
+
+def kernel_start(times: int) -> Measured:
+    """Seconds from asking for a kernel to the end of its first cell that uses TensorFlow."""
+    began = time.perf_counter()
+    with WarmInterpreter() as warm:
+        place = sandbox(warm)
+        warming = time.perf_counter() - began
+        ours, stock = [], []
+        for _ in range(times):  # side by side: what else the machine does meets both
+            ours.append(_first_cell_of_ours(place))
+            stock.append(_first_cell_of_stock())
+    return {
+        "ours": ours,
+        "stock": stock,
+        "warm interpreter": warming,
+        "ratio": statistics.median(stock) / statistics.median(ours),
+    }
+
+
+def _first_cell_of_ours(place: Any) -> float:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FIRST_CELL)])
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        began = time.perf_counter()
+        with NotebookRun(
+            notebook, Path(folder), sandbox=place, environment={}, seconds=60
+        ) as running:
+            running.finish()
+            took = time.perf_counter() - began
+            assert not running.notes
+    assert notebook.cells[0].execution_count == 1
+    assert not any(output.output_type == "error" for output in notebook.cells[0].outputs)
+    return took
+
+
+def _first_cell_of_stock() -> float:
+    began = time.perf_counter()
+    manager, client = start_new_kernel(kernel_name="python3", env=_quiet())
+    try:
+        reply = client.execute_interactive(FIRST_CELL, timeout=300, output_hook=lambda _: None)
+        took = time.perf_counter() - began
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok"
+    return took
+
+
+def _quiet() -> dict[str, str]:
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def stock_class(root: Path, ours: Course, executed: Path, sample: int, steps: int) -> Measured:
+    """Stock `nbgrader autograde` of `sample` of the submissions.
+
+    steps: training steps after which its notebooks are stopped; 0 for the whole training.
+    """
+    make(root, ours, executed, sample, stock=True)
+    limit = {"TRAINING_STEP_LIMIT": str(steps)} if steps else {}
+    began = time.perf_counter()
+    run(
+        root,
+        "nbgrader",
+        "autograde",
+        ASSIGNMENT,
+        **_quiet(),
+        MNIST_DIR=str(mnist.find()),
+        **limit,
+    )
+    took = time.perf_counter() - began
+    with Database(f"sqlite:///{root / 'gradebook.db'}") as database:
+        scores = [(s.score, s.max_score) for s in database.find_assignment(ASSIGNMENT).submissions]
+    assert len(scores) == sample
+    if not steps and any(score < most - 3 for score, most in scores):  # 3 are given by a person
+        raise UserError(f"stock nbgrader did not run the notebooks as it should: {scores}")
+    return {"submissions": sample, "seconds": took, "per submission": took / sample}
+
+
+def our_class(root: Path, ours: Course, executed: Path, count: int, jobs: int) -> Measured:
+    """`autograder grade` over a class: seconds, and the peak memory of each kind of process."""
+    make(root, ours, executed, count, stock=False)
+    command = [sys.executable, "-m", "autograder", "grade", ASSIGNMENT, "--jobs", str(jobs)]
+    began = time.perf_counter()
+    with subprocess.Popen(
+        [*command, "--json", "--course", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        memory = MemoryWatch(process.pid)
+        memory.start()
+        out, _ = process.communicate()
+        took = time.perf_counter() - began
+        memory.join()
+    results = json.loads(out)
+    assert len(results) == count
+    if any(result["score"] < result["max_score"] for result in results):
+        raise UserError("a correct submission lost points: measure on a machine that is not busy")
+    return {
+        "submissions": count,
+        "jobs": jobs,
+        "seconds": took,
+        "per submission": took / count,
+        "peak memory": memory.peak,
+    }
+
+
+class MemoryWatch(threading.Thread):
+    """Looks at the processes of a command five times a second.
+
+    peak: the largest anonymous memory, bytes, that one process of each kind had.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._command = psutil.Process(pid)
+        self.peak: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Look until the command ends."""
+        while self._command.is_running() and self._command.status() != psutil.STATUS_ZOMBIE:
+            try:
+                family = [self._command, *self._command.children(recursive=True)]
+            except psutil.Error:
+                return
+            for process in family:
+                try:
+                    kind, used = self._kind(process), _anonymous(process.pid)
+                except (psutil.Error, OSError):
+                    continue
+                self.peak[kind] = max(self.peak.get(kind, 0), used)
+            time.sleep(0.2)
+
+    def _kind(self, process: psutil.Process) -> str:
+        line = " ".join(process.cmdline())
+        if process.pid == self._command.pid:
+            return "command"
+        if "autograder.kernel.warm" in line:
+            return "warm interpreter" if process.ppid() == self._command.pid else "kernel"
+        return "worker" if "spawn_main" in line else "other"
+
+
+def _anonymous(pid: int) -> int:
+    """Bytes of memory of a process that are no file; shared with its parent after a fork or not."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def overhead(root: Path, ours: Course, executed: Path, count: int) -> Measured:
+    """Our seconds per submission beyond those of the student's cells, one notebook at a time.
+
+    Of `count` submissions the first does not count: it pays for imports and verified data.
+    """
+    course = make(root, ours, executed, count, stock=False)
+    submissions: list[dict[str, float]] = []
+    gradebook = Gradebook(course)
+    with Engine(course, jobs=1) as engine:
+        for student in students(count):
+            jobs = [engine.job(student, ASSIGNMENT, name) for name in course.notebooks(ASSIGNMENT)]
+            began = time.perf_counter()
+            graded = [one for _, one in engine.grade(jobs)]
+            computed = time.perf_counter()
+            gradebook.autograde(ASSIGNMENT, student)
+            recorded = time.perf_counter()
+            cells = sum(one.cells_seconds for one in graded)
+            submissions.append(
+                {
+                    "cells": cells,
+                    "grading beyond the cells": computed - began - cells,
+                    "recording": recorded - computed,
+                }
+            )
+    usual = {
+        part: statistics.median(spent[part] for spent in submissions[1:]) for part in submissions[0]
+    }
+    return {
+        "submissions": submissions,
+        **usual,
+        "overhead": usual["grading beyond the cells"] + usual["recording"],
+    }

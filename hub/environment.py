@@ -1,0 +1,149 @@
+"""The Python that people on the Hub run, and the one that graders run.
+
+What students run must be readable by them, and must not hold the hidden checks.  The kit's own
+`.venv` is neither: it may lie in a private home, and it imports `autograder`.  So the
+demonstration shares it under another name, by hard links where the disk allows that: nothing is
+downloaded, and hardly anything copied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Of the interpreter: what is large, and what no notebook imports.
+NOT_SHARED = {"site-packages", "test", "idlelib", "turtledemo", "__pycache__"}
+_READABLE, _EXECUTABLE = stat.S_IROTH, stat.S_IXOTH
+
+
+def is_public(path: Path) -> bool:
+    """Whether every account of this machine may read and run `path`."""
+    return all(parent.stat().st_mode & _EXECUTABLE for parent in path.resolve().parents) and bool(
+        path.stat().st_mode & _READABLE
+    )
+
+
+def share(source: Path, target: Path, leave_out: Iterable[str] = ()) -> None:
+    """Make the tree `source` appear as `target`, readable by all; the source stays as it is.
+
+    Files are linked.  One that others may not read, or that lies on another disk, is copied.
+    """
+    skipped = set(leave_out)
+    target.mkdir(parents=True, exist_ok=True)
+    target.chmod(0o755)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.name in skipped:
+                continue
+            goal = target / entry.name
+            if entry.is_symlink():
+                goal.symlink_to(os.readlink(entry))
+            elif entry.is_dir():
+                share(Path(entry.path), goal, skipped)
+            else:
+                share_file(Path(entry.path), goal)
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Link or copy one file so that all may read it, and run it if its owner may."""
+    mode = source.stat().st_mode
+    if mode & _READABLE:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or no more links to this file
+            pass
+        else:
+            return
+    shutil.copy2(source, target)
+    target.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
+
+
+def share_interpreter(folder: Path) -> Path:
+    """The interpreter below `.venv`, or a copy in `folder` if other accounts cannot run it."""
+    base = Path(sys.base_prefix)
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    original = (base / "bin" / name).resolve()
+    if is_public(original) and is_public(Path(os.__file__)):
+        return original
+    library = Path(os.__file__).parent
+    share(library, folder / library.relative_to(base), NOT_SHARED - {"__pycache__"})
+    for path in (base / "lib").glob("libpython*"):
+        share_file(path.resolve(), folder / "lib" / path.name)
+    interpreter = folder / "bin" / name
+    interpreter.parent.mkdir()
+    # Where a shared libpython is found stands in the program, as an absolute path.
+    content, there = original.read_bytes(), os.fsencode(base / "lib") + b"\0"
+    here = b"$ORIGIN/../lib\0"
+    if there in content and len(here) <= len(there):
+        content = content.replace(there, here.ljust(len(there), b"\0"))
+    interpreter.write_bytes(content)
+    interpreter.chmod(0o755)
+    return interpreter
+
+
+def share_environment(folder: Path, interpreter: Path) -> Path:
+    """The packages of the running environment as `folder`, without the kit; its Python."""
+    source = Path(sys.prefix)
+    kit = [entry.name for entry in _site_packages(source).iterdir() if _is_kit(entry.name)]
+    _make_venv(folder, interpreter)
+    share(_site_packages(source), _site_packages(folder), kit)
+    share(source / "share", folder / "share")
+    share(source / "etc", folder / "etc")
+    _write_scripts(source / "bin", folder, lambda name: name != "autograder")
+    return folder / "bin" / "python"
+
+
+def grader_environment(folder: Path, shared: Path) -> Path:
+    """An environment in `folder` with the kit, on top of the shared one; its Python."""
+    interpreter = (shared / "bin" / "python").resolve()
+    _make_venv(folder, interpreter)
+    kit = folder / "kit"
+    leave_out = ("__pycache__", "mnist")
+    for package in ("autograder", "data"):
+        shutil.copytree(ROOT / package, kit / package, ignore=shutil.ignore_patterns(*leave_out))
+    for entry in _site_packages(Path(sys.prefix)).glob("autograder-*.dist-info"):
+        shutil.copytree(entry, kit / entry.name)
+    # In this order: graders import what students import, and the kit besides.
+    (_site_packages(folder) / "kit.pth").write_text(f"{_site_packages(shared)}\n{kit}\n")
+    (folder / "share").symlink_to(shared / "share")
+    shutil.copytree(shared / "etc", folder / "etc")
+    _write_scripts(Path(sys.prefix) / "bin", folder, lambda name: True)
+    return folder / "bin" / "python"
+
+
+def _is_kit(name: str) -> bool:
+    return bool(re.match(r"(__editable__.*autograder|autograder|__pycache__)", name))
+
+
+def _site_packages(prefix: Path) -> Path:
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return prefix / "lib" / name / "site-packages"
+
+
+def _make_venv(folder: Path, interpreter: Path) -> None:
+    _site_packages(folder).mkdir(parents=True)
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("python", "python3", interpreter.name):
+        (programs / name).symlink_to(interpreter)
+    home = f"home = {interpreter.parent}\ninclude-system-site-packages = false\n"
+    (folder / "pyvenv.cfg").write_text(home)
+
+
+def _write_scripts(source: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Programs of the packages, starting with the Python of `folder`."""
+    start = f"#!{folder / 'bin' / 'python'}\n"
+    for path in source.iterdir():
+        if path.is_symlink() or not path.is_file() or not wanted(path.name):
+            continue
+        first, _, rest = path.read_bytes().partition(b"\n")
+        if first.startswith(b"#!") and b"python" in first:
+            script = folder / "bin" / path.name
+            script.write_bytes(start.encode() + rest)
+            script.chmod(0o755)

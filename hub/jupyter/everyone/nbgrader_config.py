@@ -1,0 +1,84 @@
+"""nbgrader for everyone on the Hub: the exchange, and what may be handed in.
+
+A student could overrule this file, as it is read by the student's own server.  It keeps honest
+submissions small and says early what is wrong; what is graded is bounded by the autograder.
+"""
+
+import os
+
+from nbgrader.auth import JupyterHubAuthPlugin
+from nbgrader.exchange.default import ExchangeSubmit
+from nbgrader.utils import ignore_patterns
+
+c = get_config()  # noqa: F821  nbgrader provides it
+
+c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE", "/srv/nbgrader/exchange")
+c.Exchange.path_includes_course = True  # students find a course's work in a folder of its name
+if "JUPYTERHUB_USER" in os.environ:  # someone's server: the Hub's groups say which courses
+    c.Authenticator.plugin_class = JupyterHubAuthPlugin
+
+# Validate runs the notebook on the student's own server, training included.
+c.Execute.timeout = 1800
+
+# What does not travel.  Of a checkpoint, only the last step's tensors are graded.
+c.CourseDirectory.ignore = [
+    ".ipynb_checkpoints",
+    "*.pyc",
+    "__pycache__",
+    "feedback",
+    "mdc_session-[0-3]*",
+    "*.meta",
+]
+c.CourseDirectory.max_file_size = 50_000  # kB; the tensors of chapter 4 are 39 300
+c.CourseDirectory.max_dir_size = 60_000  # kB, of what travels
+
+
+class BoundedSubmit(ExchangeSubmit):
+    """`nbgrader submit` that looks at the sizes before it copies anything."""
+
+    def do_copy(self, src, dest, log=None):
+        """Copy what is handed in; of the copy that stays at home, only the notebooks."""
+        include = self.coursedir.include
+        try:
+            if os.path.abspath(dest).startswith(os.path.abspath(self.cache_path) + os.sep):
+                self.coursedir.include = ["*.ipynb"]  # enough to find the feedback again
+            super().do_copy(src, dest, log)
+        finally:
+            self.coursedir.include = include
+
+    def init_src(self):
+        """Find the folder to hand in, and refuse it when it is too large."""
+        super().init_src()
+        limits = self.coursedir.max_file_size, self.coursedir.max_dir_size
+        for path, size in self._travelling():
+            if size > 1000 * limits[0]:
+                self.fail(
+                    f"Not submitted: {os.path.relpath(path, self.src_path)} has "
+                    f"{size / 1e6:.1f} MB, and a file may have {limits[0] / 1e3:g} MB. "
+                    "Move it out of the assignment's folder and submit again."
+                )
+        if self.get_size(self.src_path) > 1000 * limits[1]:
+            largest, size = max(self._travelling(), key=lambda found: found[1])
+            self.fail(
+                f"Not submitted: the folder has {self.get_size(self.src_path) / 1e6:.1f} MB, and "
+                f"{limits[1] / 1e3:g} MB may be handed in. Its largest file is "
+                f"{os.path.relpath(largest, self.src_path)} ({size / 1e6:.1f} MB). Move what "
+                "does not belong to the assignment out of the folder and submit again."
+            )
+
+    def get_size(self, root):
+        """Bytes that would be copied from `root`; nbgrader's own count includes the rest."""
+        return sum(size for _, size in self._travelling())
+
+    def _travelling(self):
+        """Every file that would be copied, with its size in bytes."""
+        ignored = ignore_patterns(exclude=self.coursedir.ignore, include=self.coursedir.include)
+        for folder, folders, files in os.walk(self.src_path, followlinks=True):
+            left_out = set(ignored(folder, [*folders, *files]))
+            folders[:] = [name for name in folders if name not in left_out]
+            for name in set(files) - left_out:
+                path = os.path.join(folder, name)
+                yield path, os.path.getsize(path)
+
+
+c.ExchangeFactory.submit = BoundedSubmit

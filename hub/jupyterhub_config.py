@@ -1,0 +1,153 @@
+"""JupyterHub for courses that grade themselves.
+
+Everything that depends on the place is read from one JSON file, named by COURSE_HUB: who is who,
+which courses there are, where things lie.  `make hub` writes it for a demonstration; on a Hub of
+your own, write it by hand (docs/hub.md has an example).  What follows is the same everywhere.
+
+Per course there are a Unix account, two groups and two services:
+
+    grader account            owns the course's folder, where no student can look
+    nbgrader-<course>         the group of its students
+    formgrade-<course>        the group of its instructors, and of the grader account
+    /services/<course>/       formgrader, and a JupyterLab for the notebooks' sources
+    /services/<course>-autograder/   grades what is handed in, and shows how the class does
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+c = get_config()  # noqa: F821  JupyterHub provides it
+
+place = json.loads(Path(os.environ["COURSE_HUB"]).read_text(encoding="utf-8"))
+courses = place["courses"]
+instructors = {name for course in courses.values() for name in course["instructors"]}
+students = {name for course in courses.values() for name in course["students"]}
+
+# -- the Hub itself --------------------------------------------------------------------------
+c.JupyterHub.bind_url = place["url"]
+c.JupyterHub.hub_bind_url = place["hub_url"]
+c.JupyterHub.db_url = f"sqlite:///{place['state']}/jupyterhub.sqlite"
+c.JupyterHub.cookie_secret_file = f"{place['state']}/cookie_secret"
+c.ConfigurableHTTPProxy.api_url = place["proxy_url"]
+c.ConfigurableHTTPProxy.pid_file = f"{place['state']}/proxy.pid"
+# The proxy is pure Python here; npm's configurable-http-proxy serves larger classes.
+c.ConfigurableHTTPProxy.command = [
+    sys.executable,
+    "-c",
+    "from configurable_http_proxy.cli import main; main()",
+    # It would give up after 20 seconds; Validate runs a whole notebook before it answers.
+    "--proxy-timeout=3600000",
+]
+# Servers end with the Hub.
+c.JupyterHub.cleanup_servers = True
+
+# -- who may log in ---------------------------------------------------------------------------
+# A password for each, from the file.  Replace it by your institution's log-in.
+c.JupyterHub.authenticator_class = "hub.passwords.PasswordFile"
+c.PasswordFile.passwords = place["passwords"]
+c.Authenticator.allowed_users = instructors | students
+
+# -- their servers ------------------------------------------------------------------------------
+c.JupyterHub.spawner_class = place["spawner"]
+c.Spawner.cmd = [f"{place['environment']}/bin/jupyterhub-singleuser"]
+c.Spawner.default_url = "/lab"
+c.Spawner.start_timeout = 120
+c.Spawner.http_timeout = 120
+if place["homes"]:
+    c.LocalProcessSpawner.shell_cmd = []
+    c.SimpleLocalProcessSpawner.home_dir_template = f"{place['homes']}/{{username}}"
+
+
+everyone = f"{place['jupyter']}/everyone"
+
+
+def jupyter_folders(spawner):
+    """Where Jupyter finds its configuration: the user's role switches Lab extensions on."""
+    is_instructor = spawner.user.name in instructors
+    return f"{place['jupyter']}/instructor:{everyone}" if is_instructor else everyone
+
+
+c.Spawner.environment = {
+    "NBGRADER_EXCHANGE": place["exchange"],
+    "MNIST_DIR": place["mnist"],
+    "JUPYTER_CONFIG_PATH": jupyter_folders,
+}
+
+# -- groups, roles and services of each course ---------------------------------------------------
+# What a user's server may do in the user's name: report that it is alive, and learn who the user
+# is and which groups (courses) the user has.  The last lines give nothing to those whose roles
+# have none of it.
+c.Spawner.server_token_scopes = [
+    "users:activity!user",
+    "access:servers!server",
+    "read:users:name!user",
+    "read:users:groups!user",
+    "list:services",
+    *(f"read:services!service={course}" for course in courses),
+    *(f"access:services!service={course}" for course in courses),
+]
+c.JupyterHub.load_groups = {}
+c.JupyterHub.load_roles = []
+c.JupyterHub.services = []
+
+for name, course in courses.items():
+    grader = course["grader"]
+    environment = {
+        "NBGRADER_EXCHANGE": place["exchange"],
+        "MNIST_DIR": place["mnist"],
+        "JUPYTER_CONFIG_PATH": f"{place['jupyter']}/grader:{everyone}",
+    }
+    c.JupyterHub.load_groups |= {
+        f"nbgrader-{name}": {"users": course["students"]},
+        f"formgrade-{name}": {"users": [*course["instructors"], grader]},
+    }
+    c.JupyterHub.load_roles += [
+        {
+            "name": f"instructor-{name}",
+            "groups": [f"formgrade-{name}"],
+            "scopes": [
+                f"access:services!service={name}",
+                f"access:services!service={name}-autograder",
+                "list:services",
+                f"read:services!service={name}",
+            ],
+        },
+        {
+            "name": f"formgrader-{name}",
+            "services": [name],
+            "scopes": [f"read:users:name!user={grader}", f"read:users:groups!user={grader}"],
+        },
+    ]
+    c.JupyterHub.services += [
+        {
+            "name": name,
+            "url": course["formgrader_url"],
+            "command": [
+                f"{course['environment']}/bin/jupyterhub-singleuser",
+                f"--ServerApp.root_dir={course['root']}",
+                "--ServerApp.default_url=/formgrader",
+                # The Hub's page of another user must not be able to frame this one.  Formgrader
+                # therefore opens in a tab; docs/hub.md says how to have it inside JupyterLab.
+            ],
+            "user": grader if place["accounts"] else "",
+            "cwd": course["root"],
+            "environment": environment | {"JUPYTERHUB_USER": grader},
+            "oauth_no_confirm": True,
+            "timeout": 120,  # a Hub gives up when a service does not answer by then
+        },
+        {
+            "name": f"{name}-autograder",
+            "url": course["autograder_url"],
+            "command": [f"{course['environment']}/bin/python", "-m", "autograder.hub"],
+            "user": grader if place["accounts"] else "",
+            "cwd": course["root"],
+            "environment": environment,
+            "oauth_no_confirm": True,
+            "timeout": 120,  # a Hub gives up when a service does not answer by then
+        },
+    ]

@@ -1,0 +1,316 @@
+"""A course whose hidden checks write down that they run, and wait at a gate when told to.
+
+Each notebook holds a number.  Its check appends a line to a log when it starts and another when
+it ends, so that a test can count how often anything was graded; where a gate of that number
+stands, it waits in between, so that a test can strike while a notebook is being graded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
+from nbgrader.api import Gradebook
+from submissions import ROOT
+
+ASSIGNMENT = "gated"
+NOTEBOOKS = ("1-first", "2-second")
+PATIENCE = 120.0  # for whatever takes a second or two on an idle machine
+
+FORBIDDEN = "no-kernels"
+SITE = """
+import os
+import autograder.checks
+autograder.checks.__path__.append({checks!r})
+if os.path.exists({forbidden!r}):
+    from autograder.engine import warm
+    from autograder.errors import UserError
+
+    def refuse(self):
+        raise UserError("no kernel may start here")
+
+    warm.WarmInterpreter.__init__ = refuse
+"""
+SURROUNDINGS = """
+from autograder.checks import Setup
+NOTEBOOKS = {name: Setup() for name in ("1-first", "2-second")}
+"""
+CHECKS = """
+import os, time
+from pathlib import Path
+from autograder.checks import check, grade_cell
+
+def note(line):
+    with open(os.environ["GATED_LOG"], "a") as log:
+        log.write(f"{line}\\n")
+
+@grade_cell("double-check")
+class TestDouble:
+    @check("double is twice the number", hint="twice the number")
+    def test_double(self, values, given):
+        name = f"{int(values.value('number'))} NAME"
+        note(f"start {name} {os.getpid()}")
+        gate = Path(os.environ["GATED_LOG"]).with_name(f"gate {name}")
+        ends = Path(os.environ["GATED_LOG"]).with_name(f"ends its worker {name}")
+        if ends.exists():
+            os._exit(1)
+        deadline = time.monotonic() + 300
+        while gate.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert values.value("double") == 2 * values.value("number")
+        note(f"end {name} {os.getpid()}")
+"""
+
+
+def _notebook() -> NotebookNode:
+    """The instructor's notebook: a solution cell and a grade cell worth two points."""
+    mark = {"schema_version": 3, "locked": False, "task": False}
+    solution = {**mark, "grade_id": "double", "grade": False, "solution": True}
+    grade = {"grade_id": "double-check", "grade": True, "solution": False, "points": 2}
+    return new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        cells=[
+            new_code_cell("number = 0", id="double", metadata={"nbgrader": solution}),
+            new_code_cell("", id="double-check", metadata={"nbgrader": {**mark, **grade}}),
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class GatedCourse:
+    """The course, with one student per number; `students[n]` handed in the number n.
+
+    root: the course root; place: log, gates, the checks, and the temporary files of its commands.
+    """
+
+    root: Path
+    place: Path
+    students: list[str]
+
+    @classmethod
+    @contextmanager
+    def make(cls, root: Path, count: int) -> Iterator[GatedCourse]:
+        """A course that nbgrader knows, with `count` submissions; its processes end with it."""
+        # Short, for the socket paths; private, so that what is left there is ours.
+        place = Path(tempfile.mkdtemp(prefix="gated-"))
+        course = cls(root, place, [f"s{n}" for n in range(count)])
+        shutil.copy(ROOT / "nbgrader_config.py", root)
+        (place / "log").touch()
+        (place / "tmp").mkdir()
+        course.write_checks(place)
+        for name in NOTEBOOKS:
+            source = root / "source" / ASSIGNMENT
+            source.mkdir(parents=True, exist_ok=True)
+            nbformat.write(_notebook(), source / f"{name}.ipynb")
+        done = course.run("nbgrader", "generate_assignment", ASSIGNMENT)
+        assert done.returncode == 0, done.stderr
+        for number in range(count):
+            for name in NOTEBOOKS:
+                course.hand_in(number, name)
+        try:
+            yield course
+        finally:
+            for pid in course.processes():
+                os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(place, ignore_errors=True)
+
+    def hand_in(self, number: int, name: str, comment: str = "") -> None:
+        """Write a student's notebook."""
+        folder = self.root / "submitted" / self.students[number] / ASSIGNMENT
+        folder.mkdir(parents=True, exist_ok=True)
+        notebook = nbformat.read(self.root / "release" / ASSIGNMENT / f"{name}.ipynb", 4)
+        notebook.cells[0].source = f"number = {number}\ndouble = {2 * number}\n# {comment}"
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+
+    @staticmethod
+    def write_checks(folder: Path, of_the_second: str = "") -> None:
+        """Write the hidden checks below `folder`, which is to be on Python's path.
+
+        of_the_second: what is added to the module of the second notebook.
+        """
+        checks = folder / "checks" / ASSIGNMENT
+        checks.mkdir(parents=True, exist_ok=True)
+        (checks / "__init__.py").write_text(SURROUNDINGS)
+        for name, added in zip(NOTEBOOKS, ("", of_the_second), strict=True):
+            module = checks / f"test_{name.replace('-', '_')}.py"
+            module.write_text(CHECKS.replace("NAME", name) + added)
+        (folder / "sitecustomize.py").write_text(
+            SITE.format(checks=str(folder / "checks"), forbidden=str(folder / FORBIDDEN))
+        )
+
+    def forbid_kernels(self) -> None:
+        """Let every command fail that wants a warm interpreter."""
+        (self.place / FORBIDDEN).touch()
+
+    def allow_kernels(self) -> None:
+        """Take that back."""
+        (self.place / FORBIDDEN).unlink()
+
+    # --- gates and the log ---
+
+    def _sign(self, kind: str, number: int, name: str) -> Path:
+        return self.place / f"{kind} {number} {name}"
+
+    def shut(self, number: int, name: str = NOTEBOOKS[0]) -> None:
+        """Let the check of this notebook wait until `open_gates`."""
+        self._sign("gate", number, name).touch()
+
+    def open_gates(self) -> None:
+        """Let every check go on."""
+        for gate in self.place.glob("gate *"):
+            gate.unlink()
+
+    def let_it_end_its_worker(self, number: int, name: str = NOTEBOOKS[0]) -> None:
+        """Let the check of this notebook end the process it runs in, every time."""
+        self._sign("ends its worker", number, name).touch()
+
+    def log(self, event: str) -> list[tuple[int, str, int]]:
+        """What was logged so far: the numbers, the notebooks, and the processes that did it."""
+        lines = (line.split() for line in (self.place / "log").read_text().splitlines())
+        return [(int(n), name, int(pid)) for what, n, name, pid in lines if what == event]
+
+    def times_graded(self) -> Counter[tuple[int, str]]:
+        """How often each notebook was graded to the end."""
+        return Counter((number, name) for number, name, _ in self.log("end"))
+
+    def all_notebooks(self) -> set[tuple[int, str]]:
+        """Every notebook of every student."""
+        return {(n, name) for n in range(len(self.students)) for name in NOTEBOOKS}
+
+    def wait_for_start(self, number: int, name: str = NOTEBOOKS[0]) -> int:
+        """Wait until this notebook is being graded; the process that does it."""
+        wanted = (number, name)
+        poll(lambda: wanted in [entry[:2] for entry in self.log("start")], f"start of {wanted}")
+        return next(pid for *entry, pid in reversed(self.log("start")) if tuple(entry) == wanted)
+
+    # --- commands and their processes ---
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every command."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(self.place),
+            "TMPDIR": str(self.place / "tmp"),
+            "GATED_LOG": str(self.place / "log"),
+        }
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in the course root, as the leader of a process group."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the course root to its end."""
+        process = self.start(*command)
+        out, err = process.communicate(timeout=4 * PATIENCE)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def processes(self, *words: str) -> list[int]:
+        """Processes that a command of this course started, or its warm interpreter did.
+
+        words: what their command line must hold.
+        """
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+                around = line + (entry / "environ").read_bytes().decode("utf-8", "replace")
+                zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            except OSError:
+                continue  # it has ended meanwhile
+            if str(self.place) in around and not zombie and all(word in line for word in words):
+                found.append(int(entry.name))
+        return found
+
+    def warm_interpreter_and_kernels(self) -> list[int]:
+        """The warm interpreter of the command that runs, and what it has forked."""
+        family = self.processes("autograder.kernel.warm")
+        return sorted(family, key=lambda pid: _parent(pid) in family)
+
+    def nothing_is_left(self) -> None:
+        """See that no process and no temporary file of any command is left."""
+        poll(lambda: not self.processes(), lambda: f"end of {self.processes()}")
+        poll(lambda: not self.temporary(), lambda: f"end of {self.temporary()}")
+
+    def temporary(self) -> list[str]:
+        """What lies in the temporary folder of the commands."""
+        return [path.name for path in (self.place / "tmp").iterdir()]
+
+    # --- what was recorded ---
+
+    def results(self, student: str) -> dict[str, Any]:
+        """A student's results.json."""
+        path = self.root / "autograded" / student / ASSIGNMENT / "results.json"
+        return json.loads(path.read_text("utf-8"))
+
+    def written(self, student: str) -> tuple[int, int] | None:
+        """Which file a student's results.json is, and when it was written."""
+        path = self.root / "autograded" / student / ASSIGNMENT / "results.json"
+        return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+
+    def recorded(self) -> dict[str, list[float]]:
+        """Student → the scores of all grades that the gradebook holds."""
+        with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}") as gradebook:
+            submissions = gradebook.find_assignment(ASSIGNMENT).submissions
+            students = [submission.student.id for submission in submissions]
+            assert len(students) == len(set(students))
+            return {
+                submission.student.id: [
+                    grade.auto_score
+                    for notebook in submission.notebooks
+                    for grade in notebook.grades
+                ]
+                for submission in submissions
+            }
+
+    def remembered(self) -> int:
+        """How many results are kept."""
+        return len(list((self.root / ".autograder" / "results").rglob("*.json")))
+
+    def no_file_is_half_written(self) -> None:
+        """See that every file of the course is whole."""
+        for path in filter(Path.is_file, self.root.rglob("*")):
+            assert not path.name.startswith(".")  # as a file is called until it is whole
+            if path.suffix == ".ipynb":
+                nbformat.validate(nbformat.read(path, 4))
+            elif path.suffix == ".json":
+                json.loads(path.read_text("utf-8"))
+
+
+def poll(holds: Callable[[], bool], what: str | Callable[[], str]) -> None:
+    """Wait until something holds; fail when it does not within PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain for {what if isinstance(what, str) else what()}")
+        time.sleep(0.02)
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -1,0 +1,163 @@
+"""Course roots for the end-to-end tests, and the submissions in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook
+
+from autograder.engine.notebook import grade_id, is_autograded, is_solution, solved
+
+ROOT = Path(__file__).parents[1]
+ASSIGNMENT = "ch4-cnn"
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "source" / ASSIGNMENT).glob("*.ipynb"))
+# How many solution cells of each notebook the student "half" has written.
+HALF = dict(zip(NOTEBOOKS, (7, 3, 2, 4, 3), strict=True))
+
+
+def source(name: str) -> NotebookNode:
+    """An instructor's notebook."""
+    return nbformat.read(ROOT / "source" / ASSIGNMENT / f"{name}.ipynb", as_version=4)
+
+
+def solution_cells(name: str) -> list[str]:
+    """The ids of a notebook's solution cells, in order."""
+    return [grade_id(cell) for cell in source(name).cells if is_solution(cell)]
+
+
+def expected_points(name: str, done: Collection[str]) -> dict[str, float]:
+    """Points per grade cell when exactly the solution cells in `done` are right."""
+    points, before = {}, None
+    for cell in source(name).cells:
+        if is_solution(cell):
+            before = grade_id(cell)
+        elif is_autograded(cell):
+            points[grade_id(cell)] = cell.metadata.nbgrader.points * (before in done)
+    return points
+
+
+def max_points(name: str) -> dict[str, float]:
+    """Points per grade cell of a perfect notebook."""
+    return expected_points(name, solution_cells(name))
+
+
+@dataclass(frozen=True)
+class CourseCopy:
+    """A course root of its own: source, release and configuration, with nothing graded yet."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path) -> CourseCopy:
+        """A fresh course in `root`."""
+        for folder in ("source", "release"):
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__*"))
+        shutil.copy(ROOT / "nbgrader_config.py", root)
+        return cls(root)
+
+    def take_secret_and_submissions(self, other: CourseCopy) -> None:
+        """Make this the same class as another course's, with nothing graded yet."""
+        (self.root / ".autograder").mkdir(mode=0o700)
+        shutil.copy(other.root / ".autograder" / "secret", self.root / ".autograder")
+        shutil.copytree(other.root / "submitted", self.root / "submitted")
+
+    # --- handing in ---
+
+    def submission(self, student: str) -> Path:
+        """The folder a student hands in."""
+        return self.root / "submitted" / student / ASSIGNMENT
+
+    def untouched(self, student: str) -> Path:
+        """Hand in the release as it is."""
+        return self._submit(student, {})
+
+    def complete(self, student: str, executed: Path) -> Path:
+        """Hand in every solution, and the checkpoint that stands in `executed`."""
+        folder = self.solved(student, *NOTEBOOKS)
+        for path in (executed / "checkpoint", *executed.glob("mdc_session-4000.*")):
+            shutil.copy(path, folder)
+        return folder
+
+    def half(self, student: str) -> Path:
+        """Hand in the first solution cells of each notebook, and no checkpoint."""
+        return self._submit(student, {n: solution_cells(n)[:count] for n, count in HALF.items()})
+
+    def solved(self, student: str, *names: str) -> Path:
+        """Hand in these notebooks solved, the others as released, and no checkpoint."""
+        return self._submit(student, {name: solution_cells(name) for name in names})
+
+    def _submit(self, student: str, done: Mapping[str, Collection[str]]) -> Path:
+        folder = self.submission(student)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.root / "release" / ASSIGNMENT, folder)
+        for name, cells in done.items():
+            written = {grade_id(cell): cell.source for cell in solved(source(name)).cells}
+            replace_cells(folder / f"{name}.ipynb", {cell: written[cell] for cell in cells})
+        return folder
+
+    # --- grading ---
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the course root, with these variables beside the usual ones."""
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+
+    def succeed(self, *command: str, **environment: str) -> None:
+        """Run a command in the course root, and see that it exits with 0."""
+        done = self.run(*command, **environment)
+        assert done.returncode == 0, done.stderr
+
+    def results(self, student: str) -> dict[str, Any]:
+        """A student's results.json."""
+        path = self.root / "autograded" / student / ASSIGNMENT / "results.json"
+        return json.loads(path.read_text("utf-8"))
+
+    def notebook(self, student: str, name: str) -> dict[str, Any]:
+        """One notebook's entry in a student's results.json."""
+        return next(n for n in self.results(student)["notebooks"] if n["name"] == name)
+
+    def points(self, student: str) -> dict[str, dict[str, float]]:
+        """Notebook → grade cell → points, out of a student's results.json."""
+        return {
+            notebook["name"]: {cell["cell"]: cell["points"] for cell in notebook["cells"]}
+            for notebook in self.results(student)["notebooks"]
+        }
+
+    def recorded(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Student → notebook → grade cell → automatic score, out of the gradebook."""
+        with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}") as gradebook:
+            return {
+                submission.student.id: {
+                    notebook.name: {
+                        grade.name: grade.auto_score
+                        for grade in notebook.grades
+                        if grade.cell.cell_type == "code"
+                    }
+                    for notebook in submission.notebooks
+                }
+                for submission in gradebook.find_assignment(ASSIGNMENT).submissions
+            }
+
+
+def replace_cells(path: Path, sources: Mapping[str, str]) -> None:
+    """Replace the source of the cells with these ids in the notebook at `path`."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = {grade_id(cell): cell for cell in notebook.cells}
+    for name, text in sources.items():
+        cells[name].source = text
+    nbformat.write(notebook, path)

@@ -1,0 +1,92 @@
+"""What has been graded is remembered by content: nothing is computed again that has not changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gated import ASSIGNMENT, NOTEBOOKS, GatedCourse
+
+FIRST, SECOND = NOTEBOOKS
+GRADE = ("autograder", "grade", ASSIGNMENT)
+STUDENTS = 2
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedCourse]:
+    """A class that was graded once; its tests leave everything graded."""
+    with GatedCourse.make(tmp_path_factory.mktemp("course"), STUDENTS) as course:
+        succeed(course, *GRADE)
+        assert course.times_graded() == dict.fromkeys(course.all_notebooks(), 1)
+        yield course
+
+
+def succeed(course: GatedCourse, *command: str) -> set[tuple[int, str]]:
+    """Run a command; the notebooks that were graded by it, none of them twice."""
+    before = course.log("end")
+    done = course.run(*command)
+    assert done.returncode == 0, done.stderr
+    fresh = [(number, name) for number, name, _ in course.log("end")[len(before) :]]
+    assert len(fresh) == len(set(fresh))
+    return set(fresh)
+
+
+def test_nothing_is_computed_or_recorded_again(graded: GatedCourse) -> None:
+    written = {student: graded.written(student) for student in graded.students}
+    assert succeed(graded, *GRADE) == set()
+    assert {student: graded.written(student) for student in graded.students} == written
+
+
+def test_no_kernel_is_even_started(graded: GatedCourse) -> None:
+    graded.forbid_kernels()
+    try:
+        assert succeed(graded, *GRADE) == set()
+        forced = graded.run(*GRADE, "--force")
+        assert (forced.returncode, forced.stderr) == (2, "autograder: no kernel may start here\n")
+    finally:
+        graded.allow_kernels()
+
+
+def test_nbgrader_uses_what_is_remembered(graded: GatedCourse) -> None:
+    results = {student: graded.results(student) for student in graded.students}
+    written = {student: graded.written(student) for student in graded.students}
+    assert succeed(graded, "nbgrader", "autograde", ASSIGNMENT, "--force") == set()
+    assert {student: graded.results(student) for student in graded.students} == results
+    assert all(graded.written(student) != before for student, before in written.items())
+
+
+def test_what_nbgrader_computes_is_remembered(graded: GatedCourse) -> None:
+    graded.hand_in(0, FIRST, comment="once more")
+    command = ("nbgrader", "autograde", ASSIGNMENT, "--student", "s0", "--force")
+    assert succeed(graded, *command) == {(0, FIRST)}
+    assert succeed(graded, *GRADE) == set()
+
+
+def test_a_changed_notebook_is_the_only_one_graded_again(graded: GatedCourse) -> None:
+    graded.hand_in(1, SECOND, comment="changed")
+    assert succeed(graded, *GRADE) == {(1, SECOND)}
+
+
+def test_a_file_beside_the_notebooks_touches_every_notebook_of_its_student(
+    graded: GatedCourse,
+) -> None:
+    (graded.root / "submitted" / "s1" / ASSIGNMENT / "helper.py").write_text("x = 1")
+    assert succeed(graded, *GRADE) == {(1, FIRST), (1, SECOND)}
+
+
+def test_a_changed_check_touches_only_its_notebook(graded: GatedCourse) -> None:
+    graded.write_checks(graded.place, of_the_second="# stricter\n")
+    assert succeed(graded, *GRADE) == {(number, SECOND) for number in range(STUDENTS)}
+
+
+def test_force_grades_everything_again(graded: GatedCourse) -> None:
+    written = {student: graded.written(student) for student in graded.students}
+    assert succeed(graded, *GRADE, "--force") == graded.all_notebooks()
+    assert all(graded.written(student) != before for student, before in written.items())
+
+
+def test_a_damaged_result_is_computed_again(graded: GatedCourse) -> None:
+    results = graded.root / ".autograder" / "results"
+    for path in results.rglob("*.json"):
+        path.write_text(path.read_text("utf-8")[:-9], "utf-8")
+    assert succeed(graded, *GRADE) == graded.all_notebooks()

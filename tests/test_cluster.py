@@ -1,0 +1,191 @@
+"""`autograder grade --scheduler`: a Dask cluster whose workers share no disk with the grader."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
+
+from autograder.engine.bundle import Bundle, Cluster, pack
+from autograder.engine.grade import Job
+from autograder.errors import UserError
+
+pytest.importorskip("distributed")
+
+FIRST, SECOND = NOTEBOOKS
+STRUCK = 2
+LOCAL = "127.0.0.1"
+
+
+class Dask:
+    """A scheduler and its workers, each a process in a folder of its own."""
+
+    def __init__(self, course: GatedCourse, folder: Path) -> None:
+        self._course, self._folder = course, folder
+        self._processes: list[subprocess.Popen[str]] = []
+        log = self._start("scheduler", "scheduler", "--host", LOCAL, "--port", "0")
+        self.address = self._find(log, r"Scheduler at:\s+(tcp://\S+)")
+
+    def _start(self, name: str, *command: str, **environment: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        log = folder / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                (sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:]),
+                cwd=folder,
+                env={**self._course.environment(), **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self._processes.append(process)
+        return log
+
+    @staticmethod
+    def _find(log: Path, pattern: str) -> str:
+        poll(lambda: re.search(pattern, log.read_text()) is not None, f"{pattern} in {log}")
+        return re.search(pattern, log.read_text())[1]
+
+    def worker(self, name: str, **environment: str) -> Path:
+        """Start a worker of one thread; the folder it works in."""
+        options = ("--host", LOCAL, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        log = self._start(name, "worker", self.address, *options, **environment)
+        self._find(log, r"(Registered to)")
+        return log.parent
+
+    @property
+    def pids(self) -> list[int]:
+        """Its processes."""
+        return [process.pid for process in self._processes]
+
+    def close(self) -> None:
+        """End every process."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def class_on_dask(folder: Path, count: int) -> Iterator[tuple[GatedCourse, Dask]]:
+    """A class that has handed in, and a scheduler without workers."""
+    (folder / "course").mkdir()
+    with GatedCourse.make(folder / "course", count) as course:
+        dask = Dask(course, folder)
+        try:
+            yield course, dask
+        finally:
+            dask.close()
+
+
+def test_two_workers_one_of_them_killed_grade_like_this_machine(
+    tmp_path: Path,
+) -> None:
+    with class_on_dask(tmp_path, 4) as (course, dask):
+        for name in ("one", "two"):
+            dask.worker(name)
+        course.shut(STRUCK)
+        process = course.start("autograder", "grade", ASSIGNMENT, "--scheduler", dask.address)
+        worker = course.wait_for_start(STRUCK)
+        assert worker in dask.pids
+        # What it has done is not on its way any more; a result lost with its worker is made again.
+        poll(lambda: course.remembered() >= len(course.log("end")), "results to arrive")
+        os.kill(worker, signal.SIGKILL)
+        course.open_gates()
+        _, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (0, "")
+        assert course.times_graded() == dict.fromkeys(course.all_notebooks(), 1)
+        assert {pid for *_, pid in course.log("end")} <= set(dask.pids)
+        far = {student: course.results(student) for student in course.students}
+
+        # The same class on this machine, with nothing remembered.
+        near = course.run("autograder", "grade", ASSIGNMENT, "--force")
+        assert near.returncode == 0, near.stderr
+        assert {student: course.results(student) for student in course.students} == far
+        assert course.recorded() == {student: [2.0, 2.0] for student in course.students}
+
+
+def refused(course: GatedCourse, address: str) -> str:
+    """The one line that the command says when it cannot use a cluster."""
+    done = course.run("autograder", "grade", ASSIGNMENT, "--scheduler", address)
+    assert done.returncode == 2
+    # A notebook whose checks are the same on both sides may be graded before.
+    assert SECOND not in {notebook for _, notebook, _ in course.log("start")}
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_cluster_that_cannot_do_it_is_refused_in_one_line(tmp_path: Path) -> None:
+    with class_on_dask(tmp_path, 1) as (course, dask):
+        said = f"autograder: the scheduler at {dask.address} has no workers"
+        assert refused(course, dask.address).startswith(said)
+        # A worker that has everything, but one check with another comment.
+        other = tmp_path / "other"
+        course.write_checks(other, of_the_second="# later\n")
+        dask.worker("other-checks", PYTHONPATH=str(other))
+        assert "has other checks or package versions" in refused(course, dask.address)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://here", "127.0.0.1:port"])
+def test_a_scheduler_that_does_not_answer_is_one_line(address: str) -> None:
+    with pytest.raises(UserError, match=f"^no Dask scheduler answers at {address}"):
+        Cluster(address)
+
+
+# --- what travels ---
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[[str], Job]:
+    """Makes a job for a notebook of a submission with a checkpoint and something private."""
+    submission = tmp_path / "submission"
+    release = Path(__file__).parents[1] / "release" / "ch4-cnn"
+    submission.mkdir()
+    for name in ("4-mnist-training.ipynb", "5-mnist-filters.ipynb"):
+        (submission / name).write_bytes((release / name).read_bytes())
+    for name in ("checkpoint", "mdc_session-4000.index", "mdc_session-4000.data-00000-of-00001"):
+        (submission / name).write_bytes(os.urandom(100))
+    (submission / "diary.txt").write_text("private")
+    source = tmp_path / "no-source"
+    return lambda name: Job("ch4-cnn", name, submission, release, source, b"course secret")
+
+
+def paths(bundles: list[Bundle]) -> set[str]:
+    return {path for bundle in bundles for path, _ in bundle.files}
+
+
+def test_what_two_notebooks_share_has_one_digest(job: Callable[[str], Job]) -> None:
+    (_, own, shared), (_, other_own, other_shared) = map(
+        pack, map(job, ("4-mnist-training", "5-mnist-filters"))
+    )
+    assert [bundle.digest for bundle in shared] == [bundle.digest for bundle in other_shared]
+    assert own.digest != other_own.digest
+    assert "submission/mdc_session-4000.data-00000-of-00001" in paths(shared)
+    assert {path for path in paths([own]) if path.endswith(".ipynb")} == paths([own])
+
+
+def test_nothing_travels_that_no_check_needs(job: Callable[[str], Job]) -> None:
+    _, own, shared = pack(job("4-mnist-training"))
+    assert not any("diary" in path or "5-mnist" in path for path in paths([own, *shared]))
+
+
+def test_the_secret_of_the_course_stays_at_home(job: Callable[[str], Job]) -> None:
+    secrets = {pack(job(name))[0].job.secret for name in ("4-mnist-training", "5-mnist-filters")}
+    assert len(secrets) == 2
+    assert all(len(secret) == 32 and secret != b"course secret" for secret in secrets)
+
+
+def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    bundle = Bundle.of({"x": (tmp_path, ["file"])})
+    damaged = Bundle((("x/file", b"other"),), bundle.digest)
+    with pytest.raises(UserError, match="damaged on its way"):
+        damaged.unpack(tmp_path / "there")

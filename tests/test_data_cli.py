@@ -1,0 +1,75 @@
+"""`autograder data` and `autograder doctor`: what they print, and when they refuse."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+from submissions import ROOT
+
+from data import mnist
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in the course root; its output in lines that are not broken."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "400", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def digits() -> Path:
+    """The folder with the four files of MNIST."""
+    return mnist.fetch()
+
+
+def test_data_says_where_both_data_sets_are(digits: Path) -> None:
+    done = run("autograder", "data", MNIST_DIR=str(digits))
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, digits_line, strokes_line = done.stdout.splitlines()
+    assert digits_line == f"MNIST: {digits}"
+    assert strokes_line == f"ORENIST: 90 images in {ROOT / 'data' / 'ORENIST.data'}"
+
+
+def test_data_refuses_a_folder_without_the_files(tmp_path: Path) -> None:
+    done = run("autograder", "data", MNIST_DIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"autograder: MNIST_DIR is {tmp_path}, but train-images-idx3-ubyte")
+
+
+def test_doctor_says_what_this_machine_can_do(digits: Path) -> None:
+    done = run("autograder", "doctor", MNIST_DIR=str(digits))
+    rows = dict(line.strip().split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["course"] == str(ROOT)
+    assert rows["python"] == platform.python_version()
+    for package in ("tensorflow", "numpy", "nbgrader", "jupyterlab", "pytest"):
+        assert rows[package] == importlib.metadata.version(package)
+    assert rows["MNIST"] == str(digits)
+    layers = [rows["namespaces"], rows["landlock"]]
+    confined = [row for row in layers if not row.startswith("refused: ")]
+    assert all("seccomp" in row for row in confined)
+    if confined:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 2
+        assert done.stderr.startswith("autograder: this machine cannot confine student code")
+
+
+def test_doctor_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
+    said = run("autograder", "doctor", MNIST_DIR=str(tmp_path)).stdout
+    assert f"MNIST_DIR is {tmp_path}, but train-images-idx3-ubyte is missing" in said
+
+
+def test_doctor_refuses_a_folder_that_is_no_course(tmp_path: Path) -> None:
+    done = run("autograder", "doctor", "--course", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"autograder: {tmp_path} is no course")

@@ -1,0 +1,258 @@
+"""Opening what a stranger handed in: regular files inside the folder, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autograder.engine.files import Found, read_regular, walk
+from autograder.errors import CannotGrade
+
+LIMIT = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _never_hangs() -> Iterator[None]:
+    def late(*_: Any) -> None:
+        raise TimeoutError("a file was waited for")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder beside the submission, with a secret."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "secret").write_text("secret")
+    return folder
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Path:
+    folder = tmp_path / "submission"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "file").write_bytes(b"top")
+    (folder / "inner" / "file").write_bytes(b"inner")
+    return folder
+
+
+# -- read_regular ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("file", b"top"), ("inner/file", b"inner"), ("./file", b"top"), ("inner//file", b"inner")],
+)
+def test_regular_files_are_read(submission: Path, path: str, content: bytes) -> None:
+    assert read_regular(submission, path, LIMIT) == content
+
+
+def test_an_empty_file_is_read(submission: Path) -> None:
+    (submission / "empty").touch()
+    assert read_regular(submission, "empty", LIMIT) == b""
+
+
+@pytest.mark.parametrize("path", ["none", "inner/none", "none/file", "inner/none/file"])
+def test_a_missing_file_is_not_found(submission: Path, path: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_regular(submission, path, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["..", "../outside/secret", "inner/../file", "inner/../../outside/secret", "", ".", "/",
+     "/etc/passwd"],
+)  # fmt: skip
+def test_paths_that_lead_out_are_refused(submission: Path, outside: Path, path: str) -> None:
+    with pytest.raises(CannotGrade, match="not a path inside the submission"):
+        read_regular(submission, path, LIMIT)
+
+
+def test_an_absolute_path_is_refused_even_when_it_leads_in(submission: Path) -> None:
+    with pytest.raises(CannotGrade, match="not a path inside"):
+        read_regular(submission, str(submission / "file"), LIMIT)
+
+
+def test_names_that_no_file_can_have_are_refused(submission: Path) -> None:
+    for path in ("a\0b", "a" * 5000, "a" * 5000 + "/file", "inner/" * 3000 + "file"):
+        with pytest.raises((CannotGrade, FileNotFoundError)):
+            read_regular(submission, path, LIMIT)
+
+
+@pytest.mark.parametrize("to", ["../outside/secret", "file", "nowhere", "link"])
+def test_a_link_is_refused_wherever_it_leads(submission: Path, outside: Path, to: str) -> None:
+    (submission / "link").symlink_to(to)
+    (submission / "inner" / "link").symlink_to(outside / "secret")
+    for path in ("link", "inner/link"):
+        with pytest.raises(CannotGrade, match="not a regular file"):
+            read_regular(submission, path, LIMIT)
+
+
+@pytest.mark.parametrize("path", ["linked/secret", "inner/linked/secret", "inner/linked/deep/x"])
+def test_a_linked_folder_on_the_way_is_refused(submission: Path, outside: Path, path: str) -> None:
+    (outside / "deep").mkdir()
+    (outside / "deep" / "x").write_text("secret")
+    (submission / "linked").symlink_to(outside)
+    (submission / "inner" / "linked").symlink_to(outside)
+    with pytest.raises(CannotGrade, match="no folder"):
+        read_regular(submission, path, LIMIT)
+
+
+def test_a_link_to_a_folder_inside_is_refused_too(submission: Path) -> None:
+    (submission / "again").symlink_to("inner")
+    with pytest.raises(CannotGrade):
+        read_regular(submission, "again/file", LIMIT)
+
+
+def test_a_file_is_no_folder(submission: Path) -> None:
+    with pytest.raises(CannotGrade, match="no folder"):
+        read_regular(submission, "file/x", LIMIT)
+
+
+def test_a_hard_link_is_refused_under_both_names(submission: Path, outside: Path) -> None:
+    os.link(outside / "secret", submission / "hard")
+    with pytest.raises(CannotGrade, match="hard link"):
+        read_regular(submission, "hard", LIMIT)
+    (outside / "secret").unlink()
+    assert read_regular(submission, "hard", LIMIT) == b"secret"
+
+
+def test_a_fifo_is_refused_without_waiting(submission: Path) -> None:
+    os.mkfifo(submission / "fifo")
+    os.mkfifo(submission / "inner" / "fifo")
+    for path in ("fifo", "inner/fifo"):
+        with pytest.raises(CannotGrade, match="not a regular file"):
+            read_regular(submission, path, LIMIT)
+    with pytest.raises(CannotGrade, match="no folder"):
+        read_regular(submission, "fifo/file", LIMIT)
+
+
+def test_a_folder_is_refused(submission: Path) -> None:
+    with pytest.raises(CannotGrade, match="not a regular file"):
+        read_regular(submission, "inner", LIMIT)
+
+
+def test_a_socket_is_refused(submission: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(submission)  # socket names are short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        with pytest.raises(CannotGrade, match="not a regular file"):
+            read_regular(submission, "socket", LIMIT)
+
+
+def test_a_device_is_refused() -> None:
+    # Devices cannot be made without privileges; the machine's own serve as well.
+    for name in ("zero", "null", "urandom"):
+        with pytest.raises(CannotGrade, match="not a regular file"):
+            read_regular(Path("/dev"), name, LIMIT)
+
+
+def test_the_limit_counts_bytes(submission: Path) -> None:
+    (submission / "large").write_bytes(bytes(LIMIT))
+    assert len(read_regular(submission, "large", LIMIT)) == LIMIT
+    (submission / "large").write_bytes(bytes(LIMIT + 1))
+    with pytest.raises(CannotGrade, match="1 MB"):
+        read_regular(submission, "large", LIMIT)
+
+
+def test_a_sparse_file_of_a_terabyte_is_refused_unread(submission: Path) -> None:
+    with (submission / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CannotGrade, match="more than the 1 MB"):
+        read_regular(submission, "sparse", LIMIT)
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused() -> None:
+    # Files of /proc say that they are empty, and then are not.
+    assert os.stat("/proc/self/status").st_size == 0
+    with pytest.raises(CannotGrade, match="larger than"):
+        read_regular(Path(f"/proc/{os.getpid()}"), "status", 10)
+
+
+def test_no_descriptor_stays_open(submission: Path, outside: Path) -> None:
+    (submission / "link").symlink_to(outside)
+    os.mkfifo(submission / "fifo")
+    os.link(outside / "secret", submission / "hard")
+    (submission / "large").write_bytes(bytes(100))
+    before = len(os.listdir("/proc/self/fd"))
+    paths = ["file", "inner/file", "inner", "link/secret", "link", "fifo", "hard", "large"]
+    for path in [*paths, "none", "inner/none", "file/x"]:
+        for _ in range(3):
+            with contextlib.suppress(CannotGrade, FileNotFoundError):
+                read_regular(submission, path, 10)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- walk --------------------------------------------------------------------------------------
+
+
+def test_walk_finds_regular_files_with_their_sizes(submission: Path) -> None:
+    found = sorted(walk(submission, 10), key=lambda f: f.path)
+    assert found == [Found("file", 3), Found("inner/file", 5)]
+
+
+def test_walk_passes_over_everything_else(submission: Path, outside: Path) -> None:
+    (submission / "link").symlink_to(outside / "secret")
+    (submission / "folder").symlink_to(outside)
+    (submission / "loop").symlink_to(".")
+    (submission / "dangling").symlink_to("nowhere")
+    os.mkfifo(submission / "fifo")
+    assert sorted(f.path for f in walk(submission, 100)) == ["file", "inner/file"]
+
+
+def test_walk_takes_names_that_are_no_text(submission: Path) -> None:
+    os.close(os.open(os.fsencode(submission) + b"/\xff\xfe", os.O_CREAT | os.O_WRONLY))
+    assert "\udcff\udcfe" in {f.path for f in walk(submission, 10)}
+
+
+def test_walk_has_the_same_order_each_time(submission: Path) -> None:
+    for name in "zyxab":
+        (submission / name).touch()
+        (submission / "inner" / name).touch()
+    names = [f.path for f in walk(submission, 100)]
+    assert names == [f.path for f in walk(submission, 100)]
+    assert [n for n in names if "/" not in n] == ["a", "b", "file", "x", "y", "z"]
+
+
+def test_walk_stops_at_its_limit(submission: Path) -> None:
+    assert len(list(walk(submission, 3))) == 2  # two files and a folder
+    with pytest.raises(CannotGrade, match="more than 2 files"):
+        list(walk(submission, 2))
+
+
+@pytest.mark.parametrize("kind", ["folders", "links"])
+def test_folders_and_links_count_too(submission: Path, kind: str) -> None:
+    for number in range(20):
+        if kind == "folders":
+            (submission / f"d{number}").mkdir()
+        else:
+            (submission / f"l{number}").symlink_to("nowhere")
+    with pytest.raises(CannotGrade, match="more than 10 files"):
+        list(walk(submission, 10))
+
+
+def test_walk_goes_as_deep_as_there_are_folders(submission: Path) -> None:
+    deepest = submission
+    for _ in range(300):
+        deepest = deepest / "d"
+        deepest.mkdir()
+    (deepest / "file").touch()
+    assert len(list(walk(submission, 1000))) == 3
+    with pytest.raises(CannotGrade):
+        list(walk(submission, 100))
+
+
+def test_walk_of_nothing_is_empty(tmp_path: Path) -> None:
+    assert list(walk(tmp_path / "none", 10)) == []

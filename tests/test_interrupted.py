@@ -1,0 +1,138 @@
+"""A run that is interrupted, or loses one of its processes, loses nothing and repeats nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
+
+FIRST, SECOND = NOTEBOOKS
+STUDENTS = 4
+GRADE = ("autograder", "grade", ASSIGNMENT, "--jobs", "2")
+AUTOGRADE = ("nbgrader", "autograde", ASSIGNMENT)
+STRUCK = 2  # the number of the notebook that is being graded when something happens
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Iterator[GatedCourse]:
+    """A class that has handed in; the third student's first notebook waits at a gate."""
+    with GatedCourse.make(tmp_path, STUDENTS) as course:
+        course.shut(STRUCK)
+        yield course
+
+
+def everything_is_graded_once(course: GatedCourse) -> None:
+    """Every notebook was graded to the end, once, and stands in the gradebook with full marks."""
+    assert course.times_graded() == dict.fromkeys(course.all_notebooks(), 1)
+    assert course.recorded() == {student: [2.0, 2.0] for student in course.students}
+    course.no_file_is_half_written()
+
+
+def written_by_now(course: GatedCourse) -> dict[str, tuple[int, int] | None]:
+    """The results of the students before the one that waits: which files, and how old."""
+    written = {student: course.written(student) for student in course.students[:STRUCK]}
+    assert None not in written.values()
+    return written
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_where_it_was(course: GatedCourse, how: signal.Signals) -> None:
+    process = course.start(*GRADE)
+    said = [process.stdout.readline() for _ in range(STRUCK)]  # a line for each that is recorded
+    assert [line.split()[-2:] for line in said] == [["s0", "4/4"], ["s1", "4/4"]], (
+        process.communicate(timeout=PATIENCE)
+    )
+    course.wait_for_start(STRUCK)
+    before = written_by_now(course)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.send_signal(how)
+    out, err = process.communicate(timeout=PATIENCE)
+    course.nothing_is_left()
+    course.no_file_is_half_written()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert err == (
+            "autograder: interrupted; what was done is kept, the same command goes on from there\n"
+        )
+        assert "Traceback" not in out
+    else:
+        assert process.returncode == -how
+    assert (STRUCK, FIRST) not in course.times_graded()
+
+    course.open_gates()
+    again = course.run(*GRADE)
+    assert (again.returncode, again.stderr) == (0, "")
+    everything_is_graded_once(course)
+    assert {student: course.written(student) for student in before} == before
+    course.nothing_is_left()
+
+
+def test_a_killed_worker_costs_its_notebook_another_try_and_nothing_else(
+    course: GatedCourse,
+) -> None:
+    process = course.start(*GRADE)
+    worker = course.wait_for_start(STRUCK)
+    assert worker != process.pid
+    os.kill(worker, signal.SIGKILL)
+    course.open_gates()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    everything_is_graded_once(course)
+    assert [pid for n, name, pid in course.log("end") if (n, name) == (STRUCK, FIRST)] != [worker]
+    course.nothing_is_left()
+
+
+def test_a_killed_warm_interpreter_is_nobodys_fault(course: GatedCourse) -> None:
+    process = course.start(*GRADE)
+    course.wait_for_start(STRUCK)
+    family = course.warm_interpreter_and_kernels()
+    os.kill(family[0], signal.SIGKILL)
+    poll(lambda: not set(family) & set(course.processes()), "end of its kernels")
+    # The check asks its kernel, which is gone, for one more value.
+    course.open_gates()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    everything_is_graded_once(course)
+    course.nothing_is_left()
+
+
+def test_a_notebook_that_ends_every_worker_takes_no_other_along(course: GatedCourse) -> None:
+    course.open_gates()
+    course.let_it_end_its_worker(1, SECOND)
+    done = course.run(*GRADE)
+    assert done.returncode == 1
+    assert "the grader stopped while grading it (BrokenProcessPool)" in done.stdout
+    others = course.all_notebooks() - {(1, SECOND)}
+    assert course.times_graded() == dict.fromkeys(others, 1)
+    points = {student: [2.0, 2.0] for student in course.students}
+    assert course.recorded() == {**points, course.students[1]: [2.0, 0.0]}
+    course.nothing_is_left()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_nbgrader_autograde_goes_on_where_it_was(
+    course: GatedCourse, how: signal.Signals
+) -> None:
+    course.open_gates()
+    course.shut(STRUCK, SECOND)
+    process = course.start(*AUTOGRADE)
+    course.wait_for_start(STRUCK, SECOND)
+    before = written_by_now(course)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=PATIENCE)
+    course.nothing_is_left()
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert "Traceback" not in err
+
+    course.open_gates()
+    again = course.run(*AUTOGRADE)
+    assert again.returncode == 0, again.stderr
+    everything_is_graded_once(course)
+    assert {student: course.written(student) for student in before} == before
+    course.nothing_is_left()

@@ -1,0 +1,77 @@
+"""The solutions: they run, draw what they should, and are worth every point."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, max_points
+
+from autograder.course import Course
+from autograder.engine.notebook import grade_id
+from autograder.engine.pool import Engine
+from autograder.release import solution_matches
+
+PICTURES = {
+    "1-orenist-filter": {
+        "fig-4-4-photo",
+        "fig-4-4-look",
+        "ofe-03-samples",
+        "ofe-08-picture",
+        "ofe-10-picture",
+    },
+    "2-orenist-classification": {"oce-09-scatter", "oce-09-look"},
+    "3-orenist-dynamic-filter": {"ode-08-look", "ode-09-picture", "ode-10-picture"},
+    "4-mnist-training": {"mdc-02-look"},
+    "5-mnist-filters": {"mdr-08-picture", "mdr-09-picture", "mdr-10-misclassified"},
+}
+
+
+def executed_cells(solved_run: Path, name: str) -> list[NotebookNode]:
+    notebook = nbformat.read(solved_run / f"{name}.ipynb", as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_solution_runs_from_top_to_bottom(solved_run: Path, name: str) -> None:
+    for cell in executed_cells(solved_run, name):
+        assert cell.execution_count is not None, cell.id
+        assert not [o for o in cell.outputs if o.output_type == "error"], cell.id
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_solution_shows_its_pictures(solved_run: Path, name: str) -> None:
+    drawn = {
+        grade_id(cell)
+        for cell in executed_cells(solved_run, name)
+        if any("image/png" in output.get("data", {}) for output in cell.outputs)
+    }
+    assert drawn >= PICTURES[name]
+
+
+def test_every_solution_is_worth_every_point_whatever_the_checks_draw(
+    course_copy: Callable[[], CourseCopy], solved_run: Path
+) -> None:
+    course = course_copy()
+    course.complete("complete", solved_run)
+    drawn = [secrets.token_bytes(32) for _ in range(2)]
+    with Engine(Course.at(course.root), 2) as engine:
+        jobs = [
+            replace(engine.job("complete", ASSIGNMENT, name), secret=secret)
+            for secret in drawn
+            for name in NOTEBOOKS
+        ]
+        for job, graded in engine.grade(jobs):
+            points = {cell.cell: cell.points for cell in graded.result.cells}
+            failed = [c.title for cell in graded.result.cells for c in cell.checks if not c.passed]
+            told = f"{job.notebook} with the secret {job.secret.hex()}: {failed}"
+            assert points == max_points(job.notebook), told
+
+
+def test_the_committed_solutions_are_current() -> None:
+    assert solution_matches(Course.at(ROOT), ASSIGNMENT) == []
