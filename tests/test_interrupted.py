@@ -19,10 +19,22 @@ STRUCK = 2  # the number of the notebook that is being graded when something hap
 
 @pytest.fixture
 def course(tmp_path: Path) -> Iterator[GatedCourse]:
-    """A class that has handed in; the third student's first notebook waits at a gate."""
+    """A class that has handed in; the third student's notebooks wait at their gates.
+
+    So both workers wait, and nothing is between its end and its record when something happens.
+    """
     with GatedCourse.make(tmp_path, STUDENTS) as course:
-        course.shut(STRUCK)
+        for name in NOTEBOOKS:
+            course.shut(STRUCK, name)
         yield course
+
+
+def wait_for_both(course: GatedCourse) -> list[int]:
+    """Wait until both workers are at the gates, and all before them is kept; the workers."""
+    workers = [course.wait_for_start(STRUCK, name) for name in NOTEBOOKS]
+    poll(lambda: course.remembered() == STRUCK * len(NOTEBOOKS), "results to be kept")
+    assert len(set(workers)) == len(NOTEBOOKS)
+    return workers
 
 
 def everything_is_graded_once(course: GatedCourse) -> None:
@@ -46,7 +58,7 @@ def test_an_interrupted_run_goes_on_where_it_was(course: GatedCourse, how: signa
     assert [line.split()[-2:] for line in said] == [["s0", "4/4"], ["s1", "4/4"]], (
         process.communicate(timeout=PATIENCE)
     )
-    course.wait_for_start(STRUCK)
+    wait_for_both(course)
     before = written_by_now(course)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
@@ -63,7 +75,7 @@ def test_an_interrupted_run_goes_on_where_it_was(course: GatedCourse, how: signa
         assert "Traceback" not in out
     else:
         assert process.returncode == -how
-    assert (STRUCK, FIRST) not in course.times_graded()
+    assert not {(STRUCK, name) for name in NOTEBOOKS} & set(course.times_graded())
 
     course.open_gates()
     again = course.run(*GRADE)
@@ -77,20 +89,22 @@ def test_a_killed_worker_costs_its_notebook_another_try_and_nothing_else(
     course: GatedCourse,
 ) -> None:
     process = course.start(*GRADE)
-    worker = course.wait_for_start(STRUCK)
-    assert worker != process.pid
-    os.kill(worker, signal.SIGKILL)
+    workers = wait_for_both(course)
+    assert process.pid not in workers
+    os.kill(workers[0], signal.SIGKILL)
+    # The other goes with the broken pool; were its gate open, it could end its notebook before.
+    poll(lambda: not set(workers) & set(course.processes()), "end of both workers")
     course.open_gates()
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     everything_is_graded_once(course)
-    assert [pid for n, name, pid in course.log("end") if (n, name) == (STRUCK, FIRST)] != [worker]
+    assert not set(workers) & {pid for number, _, pid in course.log("end") if number == STRUCK}
     course.nothing_is_left()
 
 
 def test_a_killed_warm_interpreter_is_nobodys_fault(course: GatedCourse) -> None:
     process = course.start(*GRADE)
-    course.wait_for_start(STRUCK)
+    wait_for_both(course)
     family = course.warm_interpreter_and_kernels()
     os.kill(family[0], signal.SIGKILL)
     poll(lambda: not set(family) & set(course.processes()), "end of its kernels")
@@ -123,6 +137,7 @@ def test_an_interrupted_nbgrader_autograde_goes_on_where_it_was(
     course.shut(STRUCK, SECOND)
     process = course.start(*AUTOGRADE)
     course.wait_for_start(STRUCK, SECOND)
+    poll(lambda: course.remembered() == STRUCK * len(NOTEBOOKS) + 1, "results to be kept")
     before = written_by_now(course)
     process.send_signal(how)
     _, err = process.communicate(timeout=PATIENCE)
