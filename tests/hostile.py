@@ -32,7 +32,7 @@ LIMITS = {
     "files": 600,
     "processes": 15,
     "tasks": 150,
-    "opened": 1000,
+    "opened": 2000,
 }
 PATIENCE = f"""
 import dataclasses, functools

@@ -35,7 +35,7 @@ class Limits:
     files: int = 5000
     processes: int = 64  # each takes its time to end
     tasks: int = 400
-    opened: int = 4000
+    opened: int = 8000  # a forked kernel has 60 to 70 at once, so that `processes` come first
     cpu: int = 1200
 
 
