@@ -1,13 +1,18 @@
-"""A course has one secret, whoever asks for it first."""
+"""A course has one secret, whoever asks for it first, and lies where no notebook can read it."""
 
 from __future__ import annotations
 
 import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autograder.course import Course
+from autograder.engine.pool import Engine
 from autograder.errors import UserError
 
 
@@ -43,3 +48,27 @@ def test_a_damaged_secret_is_told(course: Course) -> None:
     (course.private / "secret").write_bytes(b"short")
     with pytest.raises(UserError, match=r"secret is damaged; delete it to draw a new secret"):
         course.secret()
+
+
+@pytest.fixture
+def among_pythons_folders() -> Iterator[Path]:
+    """A folder that every kernel may read, for Python lies there."""
+    folder = Path(tempfile.mkdtemp(prefix="kit-course-", dir=sys.prefix))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_course_that_kernels_could_read_is_not_graded(among_pythons_folders: Path) -> None:
+    config = among_pythons_folders / "nbgrader_config.py"
+    config.touch()
+    with (
+        Engine(Course.at(among_pythons_folders), jobs=1) as engine,
+        pytest.raises(UserError, match=rf"student code could read {config}\); move the course"),
+    ):
+        engine.ready()
+
+
+def test_a_course_elsewhere_is(course: Course) -> None:
+    with Engine(course, jobs=1) as engine:
+        assert "Landlock" in engine.ready()

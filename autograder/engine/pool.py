@@ -26,7 +26,7 @@ from pathlib import Path
 from autograder.course import Course, write_whole
 from autograder.engine.bundle import Cluster
 from autograder.engine.grade import Graded, Job, cache_key, failure, grade_notebook
-from autograder.engine.sandbox import Sandbox, sandbox
+from autograder.engine.sandbox import Sandbox, refused, sandbox
 from autograder.engine.warm import WarmInterpreter, WarmLost
 from autograder.errors import UserError
 
@@ -200,7 +200,10 @@ class Engine:
         if self._warm is None:
             self._warm = WarmInterpreter()
         if self._sandbox is None:
-            self._sandbox = sandbox(self._warm, self._unconfined)
+            place = sandbox(self._warm, self._unconfined)
+            if not self._unconfined:
+                self._see_that_the_course_is_hidden(self._warm, place)
+            self._sandbox = place
         if self._executor is None:
             # Workers inherit this.  Threads of NumPy's that wait for each other on busy cores cost
             # four times the processor time; there are as many workers as should compute at once.
@@ -211,6 +214,16 @@ class Engine:
                 self._jobs, mp_context=context, initializer=_follow, initargs=(held,)
             )
         return self._executor
+
+    def _see_that_the_course_is_hidden(self, warm: WarmInterpreter, place: Sandbox) -> None:
+        """Raise UserError for a course that lies in a folder which every kernel needs."""
+        root = self.course.root
+        reason = refused(warm, place.level, (str(root / "nbgrader_config.py"),))
+        if reason:
+            raise UserError(
+                f"{root} lies where every notebook may read, among the system's or Python's own "
+                f"folders, so nothing is graded ({reason}); move the course, to a home for example"
+            )
 
     def _path(self, key: str) -> Path:
         return self.course.private / "results" / key[:2] / f"{key}.json"

@@ -55,13 +55,16 @@ class Sandbox:
                 raise WarmLost(self.address) from error
 
 
-def refused(warm: WarmInterpreter, level: str) -> str:
-    """Why this machine cannot confine a process to `level`; empty when it can."""
+def refused(warm: WarmInterpreter, level: str, private: tuple[str, ...] = ()) -> str:
+    """Why this machine cannot confine a process to `level`; empty when it can.
+
+    private: files that such a process must not be able to read.
+    """
     folder = tempfile.mkdtemp(prefix="kit-probe-")
     ours, theirs = socket.socketpair()
     log = os.open(f"{folder}.log", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        order = Order(entry="probe", level=level, scratch=folder)
+        order = Order(entry="probe", level=level, scratch=folder, private=private)
         process = Forked(warm.address, order, theirs.fileno(), log)
         theirs.close()
         ours.settimeout(30)

@@ -49,6 +49,7 @@ class Order:
     runtime: the folder with `kernel.json`, where a kernel makes its sockets; "" for none.
     environment: the whole environment, nothing is inherited.
     shared: further files and folders that it may read.
+    private: files that it must not be able to read; a probe tries to.
     """
 
     entry: str
@@ -57,6 +58,7 @@ class Order:
     runtime: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -178,6 +180,10 @@ def _run_checkpoint(order: Order, values: socket.socket) -> None:
 
 
 def _run_probe(order: Order, values: socket.socket) -> None:
+    for path in order.private:
+        with contextlib.suppress(OSError), open(path, "rb"):
+            print(f"student code could read {path}", flush=True)
+            return
     values.sendall(b"confined")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from autograder.checks.ch4_cnn import reference
 from autograder.engine.values import KernelLost, NoValue, Session, Values
 
 Array = np.ndarray[Any, Any]
@@ -217,9 +218,20 @@ class Running:
             return False
         return all(np.isfinite(value).all() for value in values)
 
+    def adam_steps(self) -> float:
+        """How many steps Adam has done since the session was initialised; 0 without Adam."""
+        names = [str(variable["name"]) for variable in self._graph.variables()]
+        powers = self._session.variable_values(*filter(counts_steps, names))
+        return max(map(reference.adam_steps, powers), default=0.0)
+
     def weights(self) -> dict[str, Array]:
         """The values of the variables that the notebook is expected to have, by name."""
         return {name: self.weight(name) for name in self._graph.names}
+
+
+def counts_steps(name: str) -> bool:
+    """Whether this is the variable in which Adam counts, by its name in a graph or checkpoint."""
+    return name.endswith("beta2_power")
 
 
 def same(one: Array, other: Array, tolerance: float = 1e-4) -> bool:

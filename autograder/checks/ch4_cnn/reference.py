@@ -104,6 +104,16 @@ def digit_probabilities(weights: dict[str, Array], images: Array, batch: int = 2
     return np.concatenate(out)
 
 
+def adam_steps(power: Array) -> float:
+    """Adam's steps, told by its `beta2_power`: β₂ to the power of one more than they are.
+
+    power: float32 scalar.  β₂ = 0.999 is the default of tf.train.AdamOptimizer, and the power
+    starts as β₂.  Infinite after so many that it is 0.
+    """
+    with np.errstate(divide="ignore"):
+        return float(np.log(np.float64(power)) / np.log(np.float64(np.float32(0.999)))) - 1
+
+
 def is_truncated_normal(starts: Array, deviation: float) -> bool:
     """Whether these may come from a normal distribution of mean 0 that is cut at two deviations.
 
