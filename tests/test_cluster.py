@@ -15,7 +15,7 @@ import pytest
 from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
 
 from autograder.engine.bundle import Bundle, Cluster, pack
-from autograder.engine.grade import Job
+from autograder.engine.grade import Job, grade_notebook
 from autograder.errors import UserError
 
 pytest.importorskip("distributed")
@@ -170,6 +170,28 @@ def test_what_two_notebooks_share_has_one_digest(job: Callable[[str], Job]) -> N
     assert own.digest != other_own.digest
     assert "submission/mdc_session-4000.data-00000-of-00001" in paths(shared)
     assert {path for path in paths([own]) if path.endswith(".ipynb")} == paths([own])
+
+
+def test_what_two_notebooks_share_goes_to_the_cluster_once(
+    job: Callable[[str], Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with class_on_dask(tmp_path, 1) as (_, dask):
+        dask.worker("one")
+        cluster = Cluster(dask.address)
+        scatter, sent = cluster._client.scatter, []
+
+        def noted(bundle: Bundle, **how: object) -> object:
+            sent.append(bundle.digest)
+            return scatter(bundle, **how)
+
+        monkeypatch.setattr(cluster._client, "scatter", noted)
+        jobs = [job("4-mnist-training"), job("5-mnist-filters")]
+        try:
+            for each in jobs:
+                cluster.submit(grade_notebook, each)
+        finally:
+            cluster.shutdown(cancel_futures=True)
+    assert sorted(sent) == sorted(bundle.digest for bundle in pack(jobs[0])[2])
 
 
 def test_nothing_travels_that_no_check_needs(job: Callable[[str], Job]) -> None:
