@@ -6,6 +6,7 @@ A variant changes the folder of one submission in place, before it is graded.
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,14 @@ def moved(folder: Path) -> None:
         shutil.move(path, folder / "tmp" / path.name)
 
 
+def keras_file(folder: Path) -> None:
+    """What Keras 3 saves, in place of a Saver's files: a zip archive with these members."""
+    missing(folder)
+    with zipfile.ZipFile(folder / f"{LAST}.keras", "w") as archive:
+        for member in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(member, "{}")
+
+
 def listing(folder: Path, steps: list[int], where: str = "") -> None:
     """Write the text file `checkpoint`."""
     lines = [f'model_checkpoint_path: "{where}mdc_session-{steps[-1]}"']
@@ -159,6 +168,7 @@ VARIANTS: dict[str, Callable[[Path], None]] = {
     "step 3900": rewrite(step_3900),
     "own name": own_name,
     "moved": moved,
+    "Keras file": keras_file,
     "no text file": lambda folder: (folder / "checkpoint").unlink(),
     "slide's steps": lambda folder: listing(folder, [3996, 3997, 3998, 3999, 4000]),
     "one step": lambda folder: listing(folder, [4000]),
