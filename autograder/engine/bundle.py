@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import functools
 import os
@@ -11,7 +12,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -156,6 +157,14 @@ def _sandbox_of_worker() -> Sandbox:
     return sandbox(WarmInterpreter())
 
 
+async def _reach(scheduler: str) -> None:
+    """Connect once.  Raises OSError or ValueError when nobody answers at that address."""
+    from distributed.comm import connect
+
+    connection = await connect(scheduler, timeout=10)
+    await connection.close()
+
+
 class Cluster(Executor):
     """The workers of a Dask cluster, behind the interface of local processes.
 
@@ -170,6 +179,9 @@ class Cluster(Executor):
         except ModuleNotFoundError as error:
             raise UserError("--scheduler needs Dask: pip install 'autograder[cluster]'") from error
         try:
+            # A client that cannot connect goes on trying, and may block the next one for ever.
+            with ThreadPoolExecutor(1) as thread:  # in formgrader, this one runs a loop already
+                thread.submit(asyncio.run, _reach(scheduler)).result()
             self._client = Client(scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler answers at {scheduler}") from error
