@@ -114,6 +114,11 @@ class Outcome:
     failed: list[str]
     misses: list[str]
 
+    @property
+    def caught(self) -> list[str]:
+        """The failed checks that are about the trial's mistake."""
+        return [key for key in self.failed if key in self.trial.fails]
+
 
 @dataclass
 class Audit:
@@ -138,7 +143,7 @@ class Audit:
     @property
     def never_killed(self) -> list[str]:
         """Checks that no mutant fails: nothing shows that they test anything."""
-        killed = {key for outcome in self.of(MUTANT) for key in outcome.failed}
+        killed = {key for outcome in self.of(MUTANT) for key in outcome.caught}
         return [c.key for of in self.checks.values() for c in of if c.key not in killed]
 
     @property
@@ -556,7 +561,8 @@ def report(audit: Audit) -> str:
         "A *mutant* is a solution with one mistake. It must fail just the checks that are about",
         "this mistake: everything else in the notebook is right and keeps its points. An",
         "*equivalent* is a right solution written differently, and a *seed* is the solution with",
-        "other random numbers; both must get full marks.",
+        "other random numbers; both must get full marks. ✗ marks a check that must fail and does;",
+        "what the tables leave open is not marked.",
         "",
         "| | |",
         "|---|--:|",
@@ -576,7 +582,7 @@ def report(audit: Audit) -> str:
 
 def _matrix(cell: str, outcomes: list[Outcome], checks: list[Check]) -> list[str]:
     """Checks × mutants of one cell, then the names of the mutants."""
-    rows = [c for c in checks if any(c.key in outcome.failed for outcome in outcomes)]
+    rows = [c for c in checks if any(c.key in outcome.caught for outcome in outcomes)]
     numbers = range(1, len(outcomes) + 1)
     lines = [
         f"### {cell or 'Files handed in'}",
@@ -585,7 +591,7 @@ def _matrix(cell: str, outcomes: list[Outcome], checks: list[Check]) -> list[str
         f"|---|{'---|' * len(outcomes)}",
     ]
     for check in rows:
-        marks = ("✗" if check.key in outcome.failed else " " for outcome in outcomes)
+        marks = ("✗" if check.key in outcome.caught else " " for outcome in outcomes)
         lines.append(f"| {check.title} | {' | '.join(marks)} |")
     lines.append("")
     for number, outcome in zip(numbers, outcomes, strict=True):

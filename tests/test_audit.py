@@ -196,13 +196,24 @@ def test_a_check_that_nothing_fails_is_a_miss() -> None:
     assert json.loads(json.dumps(found.to_json()))["never_killed"] == ["c-check::b"]
 
 
+BOTH = ["c-check::a", "c-check::b"]
+
+
 def test_the_report_shows_who_fails_what() -> None:
     checks = {"n": [Check("c-check", "a", "It is a"), Check("c-check", "b", "It is b")]}
     outcomes = [
         Outcome(trial("a"), ["c-check::a"], []),
-        Outcome(trial("a", "b"), ["c-check::a", "c-check::b"], []),
+        Outcome(trial("a", "b"), BOTH, []),
     ]
     text = audit.report(Audit("x", checks, outcomes))
     assert "| It is a | ✗ | ✗ |" in text
     assert "| It is b |   | ✗ |" in text
     assert "2 of 2 (100 %)" in text
+
+
+def test_the_report_marks_nothing_that_the_tables_leave_open() -> None:
+    checks = {"n": [Check("c-check", "a", "It is a"), Check("c-check", "b", "It is b")]}
+    mutant = trial("a", may=frozenset({"c-check::b"}))
+    of = [Audit("x", checks, [Outcome(mutant, keys, [])]) for keys in (["c-check::a"], BOTH)]
+    assert audit.report(of[0]) == audit.report(of[1])
+    assert of[1].never_killed == ["c-check::b"]
