@@ -26,6 +26,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +45,7 @@ from rich.progress import (
 )
 
 from autograder.course import Course, check_name, checks_for, identifier
-from autograder.engine.grade import Job
+from autograder.engine.grade import Job, versions
 from autograder.engine.notebook import grade_id, solution_of, solved, written
 from autograder.engine.pool import Engine
 from autograder.engine.results import NotebookResult
@@ -125,11 +126,13 @@ class Audit:
     """The outcomes of all trials of an assignment.
 
     checks: every hidden check of the notebooks that were looked at, in order.
+    graded_with: by notebook, the digest of what graded it.
     """
 
     assignment: str
     checks: dict[str, list[Check]]
     outcomes: list[Outcome]
+    graded_with: dict[str, str] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[Outcome]:
         """The outcomes of one kind of trial."""
@@ -334,6 +337,18 @@ class Tables:
             keys.add(found[0])
         return frozenset(keys)
 
+    def graded_with(self, notebooks: list[str]) -> dict[str, str]:
+        """By notebook, the digest of its checks, the engine, the packages, and its own text."""
+        found = {}
+        for name in notebooks:
+            folders = (self.course.release(self.assignment), self.course.source(self.assignment))
+            job = Job(self.assignment, name, self.course.root, *folders, b"")
+            digest = sha256(versions(job).encode())
+            for folder in folders:
+                digest.update((folder / f"{name}.ipynb").read_bytes())
+            found[name] = digest.hexdigest()[:16]
+        return found
+
     def files(self) -> ModuleType | None:
         """The module `files.py` beside the tables, if there is one."""
         path = self.folder / "files.py"
@@ -476,7 +491,7 @@ def audit(
     order = {id(trial): number for number, trial in enumerate(trials)}
     outcomes.sort(key=lambda outcome: order[id(outcome.trial)])
     checks = {name: tables.checks[name] for name in notebooks}
-    return Audit(tables.assignment, checks, outcomes)
+    return Audit(tables.assignment, checks, outcomes, tables.graded_with(notebooks))
 
 
 def _batch(desk: Desk, trials: list[Trial], engine: Engine) -> Iterator[Outcome]:
@@ -521,7 +536,8 @@ def expected(tables: Tables) -> Audit:
         order = [check.key for check in tables.checks[trial.notebook]]
         failed = sorted(trial.fails, key=order.index)
         outcomes.append(Outcome(trial, failed, []))
-    return Audit(tables.assignment, tables.checks, outcomes)
+    notebooks = list(tables.checks)
+    return Audit(tables.assignment, tables.checks, outcomes, tables.graded_with(notebooks))
 
 
 def percent(rate: tuple[int, int]) -> str:
@@ -562,7 +578,8 @@ def report(audit: Audit) -> str:
         "this mistake: everything else in the notebook is right and keeps its points. An",
         "*equivalent* is a right solution written differently, and a *seed* is the solution with",
         "other random numbers; both must get full marks. ✗ marks a check that must fail and does;",
-        "what the tables leave open is not marked.",
+        "what the tables leave open is not marked. *Graded with* is the digest of the checks, the",
+        "engine, the packages beneath and the notebook: when one changes, this is out of date.",
         "",
         "| | |",
         "|---|--:|",
@@ -577,6 +594,8 @@ def report(audit: Audit) -> str:
         others = [o.trial for o in audit.of(EQUIVALENT) if o.trial.notebook == notebook]
         lines += [f"**Equivalents**, {len(others)}, and {seeds} seeds:", ""]
         lines += [f"- {t.title}{f': {t.about}' if t.about else ''}" for t in others]
+        if notebook in audit.graded_with:
+            lines += ["", f"Graded with `{audit.graded_with[notebook]}`."]
     return "\n".join(lines) + "\n"
 
 
