@@ -11,6 +11,7 @@ import pytest
 
 from autograder.checks.ch4_cnn.reference import (
     accuracy,
+    adam_steps,
     convolve,
     cross_entropy,
     cut_off,
@@ -211,3 +212,15 @@ def test_digit_probabilities_are_the_network_one_image_at_a_time(
         ]
         total = sum(math.exp(v) for v in logits)
         assert p.tolist() == pytest.approx([math.exp(v) / total for v in logits])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 100, 4000])
+def test_adam_steps_are_told_by_the_power_that_float32_keeps(steps: int) -> None:
+    beta = power = np.float32(0.999)
+    for _ in range(steps):
+        power *= beta
+    assert abs(adam_steps(power) - steps) < 0.1
+
+
+def test_adam_steps_beyond_what_float32_keeps_are_very_many() -> None:
+    assert adam_steps(np.float32(0)) == np.inf
