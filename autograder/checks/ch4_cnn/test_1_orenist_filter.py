@@ -64,7 +64,9 @@ class TestBlurKernels:
     )
     def test_sums(self, notebook: Notebook) -> None:
         for name in ("blur_kernel", "soft_blur_kernel"):
-            assert abs(notebook.array(name).sum() - 1) < 1e-6
+            weights = notebook.array(name)
+            assert weights.size == 9
+            assert abs(weights.sum() - 1) < 1e-6
 
 
 @grade_cell("fig-4-3-neighbourhood-sum-check")

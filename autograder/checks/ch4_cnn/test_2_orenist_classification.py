@@ -16,6 +16,7 @@ from autograder.checks.ch4_cnn.common import (
     InputChecks,
     LayerChecks,
     TrainingChecks,
+    vary,
 )
 from autograder.engine.values import Values
 from data import orenist
@@ -58,7 +59,9 @@ class TestGraph(EdgeMapChecks, InputChecks):
         "The filters are fixed",
         hint="in this notebook W_conv is the constant from edge_filter(): nothing trains it",
     )
-    def test_fixed(self, graph: Graph) -> None:
+    def test_fixed(self, graph: Graph, strokes: np.ndarray) -> None:
+        # No variables at all is right, and also what a kernel says that has no graph.
+        assert vary(graph.fresh().of(strokes, "W_conv"))
         assert (5, 5, 1, 2) not in graph.trainable_shapes()
 
 

@@ -83,7 +83,9 @@ class TestSession:
         hint="tf.train.Saver() takes them all, if it is made when the graph is complete",
     )
     def test_all(self, graph: Graph) -> None:
-        assert graph.saved("saver") == {str(variable["name"]) for variable in graph.variables()}
+        variables = {str(variable["name"]) for variable in graph.variables()}
+        assert variables
+        assert graph.saved("saver") == variables
 
     @check(
         "saver keeps the last five checkpoints",
