@@ -151,6 +151,15 @@ class Person:
         self.page.get_by_role("button", name="Submit", exact=True).click()
         expect(rows).to_have_count(before + 1)
 
+    def submit_in_vain(self) -> str:
+        """Press Submit; what the dialog says."""
+        self.page.get_by_role("button", name="Submit", exact=True).click()
+        dialog = self.page.locator(".jp-Dialog")
+        dialog.wait_for()
+        text = dialog.inner_text()
+        dialog.get_by_role("button").last.click()
+        return text
+
     def fetch_feedback(self) -> Locator:
         """Press the buttons until the list offers feedback; the link to the newest."""
         self.page.locator(".lm-TabBar-tab", has_text="Assignments").click()

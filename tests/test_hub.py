@@ -225,6 +225,26 @@ def test_too_much_is_refused_before_it_is_copied(
     assert inbound(hub, student) == []
 
 
+def test_jupyterlab_says_without_a_traceback_why_nothing_was_submitted(
+    hub: Demonstration, chromium: Browser, handed_in: Class
+) -> None:
+    student = Person(hub, chromium, "kit-chen")
+    folder = hub.home(student.name) / ONE.name / ASSIGNMENT
+    student.open_lab()
+    student.open_list()
+    if not folder.exists():
+        student.fetch()
+    large = folder / "picture-0.raw"
+    large.touch()
+    os.truncate(large, 51_000_000)
+    said = student.submit_in_vain()
+    large.unlink()
+    assert "Not submitted: picture-0.raw has 51.0 MB" in said
+    assert "submit again." in said
+    assert "Traceback" not in said
+    assert inbound(hub, student.name) == []
+
+
 # --- what others may not ---
 
 
