@@ -218,7 +218,13 @@ class Engine:
     def _see_that_the_course_is_hidden(self, warm: WarmInterpreter, place: Sandbox) -> None:
         """Raise UserError for a course that lies in a folder which every kernel needs."""
         root = self.course.root
-        reason = refused(warm, place.level, (str(root / "nbgrader_config.py"),))
+        private = str(root / "nbgrader_config.py")
+        reason = refused(warm, place.level, (private,))
+        if reason and private not in reason:
+            raise UserError(
+                f"whether student code can read {root} could not be tried out, so nothing is "
+                f"graded ({reason}); run the command again"
+            )
         if reason:
             raise UserError(
                 f"{root} lies where every notebook may read, among the system's or Python's own "

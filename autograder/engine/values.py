@@ -6,6 +6,7 @@ import math
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -96,11 +97,15 @@ class Values:
 
     # -- graphs ----------------------------------------------------------------------------
 
-    def session(self, of: str) -> Session:
-        """A new session on the graph of tensor `of`, with freshly initialised variables."""
+    def session(self, of: str, values: Mapping[str, np.ndarray] | None = None) -> Session:
+        """A new session on the graph of tensor `of`.
+
+        Variables start with `values`, given by their notebook names or graph names; the others
+        are freshly initialised.
+        """
         self._sessions += 1
         name = f"checks-{self._sessions}"
-        self.ask("open_session", session=name, of=of)
+        self.ask("open_session", session=name, of=of, values=dict(values or {}))
         return Session(self, name)
 
     def student_session(self) -> Session:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -138,16 +138,14 @@ class Responder:
 
     # -- graphs ----------------------------------------------------------------------------
 
-    def op_open_session(self, session: str, of: str) -> None:
-        """A new session on the graph of tensor `of`, every variable freshly initialised."""
+    def op_open_session(self, session: str, of: str, values: dict[str, Any]) -> None:
+        """A new session on the graph of tensor `of`: `values` loaded, what remains initialised."""
         graph = self._find(of).graph
         fresh = tf.Session(graph=graph)
-        fresh.run(_initialisers(graph))
+        given = [self._variable(name, graph) for name in values]
+        _load(fresh, given, list(values.values()))
+        fresh.run(_initialisers(graph, but=given))
         self.sessions[session] = fresh
-
-    def op_close_session(self, session: str) -> None:
-        """Forget a session of the responder's own."""
-        self.sessions.pop(session).close()
 
     def _session(self, session: str) -> tf.Session:
         return self._find("sess") if session == "student" else self.sessions[session]
@@ -167,8 +165,8 @@ class Responder:
     def op_assign(self, session: str, values: dict[str, Any]) -> None:
         """Load arrays into graph variables, given by their notebook name or graph name."""
         running = self._session(session)
-        for name, value in values.items():
-            self._variable(name, running.graph).load(value, running)
+        variables = [self._variable(name, running.graph) for name in values]
+        _load(running, variables, list(values.values()))
 
     def _variable(self, name: str, graph: tf.Graph) -> Any:
         if name in self.namespace:
@@ -256,8 +254,22 @@ def _touches_graph(arguments: list[Any]) -> bool:
     return any(hasattr(argument, "graph") or hasattr(argument, "save") for argument in arguments)
 
 
-def _initialisers(graph: tf.Graph) -> list[Any]:
-    return [v.initializer for v in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)]
+def _initialisers(graph: tf.Graph, but: Iterable[Any] = ()) -> list[Any]:
+    left_out = {id(variable) for variable in but}
+    variables = graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    return [v.initializer for v in variables if id(v) not in left_out]
+
+
+def _load(running: tf.Session, variables: list[Any], values: list[Any]) -> None:
+    """Give variables values, as `tf.Variable.load` does, but all in one run where that can be."""
+    starts = [variable.initializer.inputs[1] for variable in variables]
+    if len({start.ref() for start in starts}) < len(starts):
+        # Variables that start as one and the same tensor cannot be told apart by it.
+        for variable, value in zip(variables, values, strict=True):
+            variable.load(value, running)
+    elif variables:
+        initialisers = [variable.initializer for variable in variables]
+        running.run(initialisers, dict(zip(starts, values, strict=True)))
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -124,12 +124,12 @@ class Graph(Notebook):
         self._names: dict[str, str] | None = None
 
     def fresh(self, **weights: Array) -> Running:
-        """A session of our own, freshly initialised, then with `weights` loaded."""
-        session = self._values.session(self._of)
-        running = Running(self, session)
-        if weights:
-            running.load(**weights)
-        return running
+        """A session of our own: `weights` (by notebook name) loaded, what remains initialised."""
+        return Running(self, self._values.session(self._of, self.named(weights)))
+
+    def named(self, weights: dict[str, Array]) -> dict[str, Array]:
+        """Values of variables by their names in the graph, as float32."""
+        return {self.graph_name(name): np.asarray(v, np.float32) for name, v in weights.items()}
 
     def trained(self) -> Running:
         """The student's own session."""
@@ -185,11 +185,7 @@ class Running:
 
     def load(self, **weights: Array) -> None:
         """Give variables (by notebook name) these values; they are sent as float32."""
-        named = {
-            self._graph.graph_name(name): np.asarray(value, np.float32)
-            for name, value in weights.items()
-        }
-        self._session.assign(**named)
+        self._session.assign(**self._graph.named(weights))
 
     def of(self, images: Array, *names: str, labels: Array | None = None) -> Any:
         """Values of tensors for images (n, 784), and labels where the tensor needs them."""
@@ -211,7 +207,7 @@ class Running:
         """Whether every variable of the graph, the optimizer's too, has a value."""
         names = [str(variable["name"]) for variable in self._graph.variables()]
         try:
-            values = [self._session.variable_values(name)[0] for name in names]
+            values = self._session.variable_values(*names)
         except KernelLost:
             raise
         except NoValue:
@@ -226,7 +222,9 @@ class Running:
 
     def weights(self) -> dict[str, Array]:
         """The values of the variables that the notebook is expected to have, by name."""
-        return {name: self.weight(name) for name in self._graph.names}
+        names = {name: self._graph.graph_name(name) for name in self._graph.names}
+        values = self._session.variable_values(*names.values())
+        return dict(zip(names, values, strict=True))
 
 
 def counts_steps(name: str) -> bool:
