@@ -382,6 +382,22 @@ def test_sessions_of_the_checks_start_afresh_and_do_not_disturb_the_students(
     assert values.student_session().fetch("h", feed={"x": ONES}).tolist() == [[20, 20]]
 
 
+def test_a_session_starts_with_what_it_is_given_and_initialises_the_rest(values: Values) -> None:
+    session = values.session("h", {"layer/w": np.full((4, 2), 3, np.float32)})
+    w, b, fixed = session.variable_values("w", "b", "fixed")
+    assert (w.tolist(), b.tolist(), fixed.tolist()) == ([[3, 3]] * 4, [0, 0], [3])
+
+
+def test_variables_that_start_as_one_tensor_are_given_values_of_their_own(start: Start) -> None:
+    run = start(
+        "import tensorflow.compat.v1 as tf\ntf.disable_v2_behavior()\nzeros = tf.zeros([2])\n"
+        "one, other = tf.Variable(zeros), tf.Variable(zeros)\nboth = one + 10 * other"
+    )
+    given = {"one": np.float32([1, 2]), "other": np.float32([3, 4])}
+    session = run.values_at("check-1").session("both", given)
+    assert session.fetch("both").tolist() == [31, 42]
+
+
 def test_variables_are_assigned_by_notebook_name_and_by_graph_name(values: Values) -> None:
     session = values.session("h")
     session.assign(**{"layer/w": np.zeros((4, 2), np.float32), "b": np.array([1, 2], np.float32)})
