@@ -79,7 +79,6 @@ def test_the_readme_has_the_figures_of_the_report(recorded: Audit) -> None:
         assert f"| {name} | {value} |" in readme
 
 
-@pytest.mark.xfail(reason="the audit of notebook 4 has not been recorded yet", strict=True)
 def test_every_notebook_has_been_audited(tables: Tables, recorded: Audit) -> None:
     assert list(recorded.checks) == list(tables.checks)
 
