@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autograder.course import Course
+from autograder.engine import pool
 from autograder.engine.pool import Engine
 from autograder.errors import UserError
 
@@ -72,3 +73,12 @@ def test_a_course_that_kernels_could_read_is_not_graded(among_pythons_folders: P
 def test_a_course_elsewhere_is(course: Course) -> None:
     with Engine(course, jobs=1) as engine:
         assert "Landlock" in engine.ready()
+
+
+def test_a_course_whose_protection_could_not_be_tried_out_is_not_told_to_move(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "refused", lambda warm, level, private: "the probe timed out")
+    said = r"not be tried out, .*\(the probe timed out\); run the command again$"
+    with Engine(course, jobs=1) as engine, pytest.raises(UserError, match=said):
+        engine.ready()
