@@ -9,6 +9,7 @@ unpickled, and a reader decides from the header alone whether it accepts the pay
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 import time
@@ -44,8 +45,8 @@ def _pack(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
     if depth > DEPTH_LIMIT:
         raise WireError(f"a value is nested more than {DEPTH_LIMIT} deep")
     if isinstance(value, np.ndarray | np.generic):
-        # A plain copy: a subclass's own idea of its bytes does not travel.
-        plain = np.array(value, order="C", subok=False)
+        # A plain array: a subclass's own idea of its bytes does not travel.
+        plain = np.asarray(value, order="C")
         if plain.dtype.name not in DTYPES:
             raise WireError(f"an array of dtype {plain.dtype} cannot be sent")
         arrays.append(plain.astype(plain.dtype.newbyteorder("<"), copy=False))
@@ -96,10 +97,17 @@ def send(connection: socket.socket, body: Any) -> None:
             "arrays": [{"dtype": a.dtype.name, "shape": list(a.shape)} for a in arrays],
         }
     ).encode()
-    payload = b"".join(a.tobytes() for a in arrays)
-    if len(header) > HEADER_LIMIT or len(payload) > PAYLOAD_LIMIT:
-        raise WireError(f"a frame of {len(header)} + {len(payload)} bytes is too large")
-    connection.sendall(_PREFIX.pack(MAGIC, len(header), len(payload)) + header + payload)
+    size = sum(a.nbytes for a in arrays)
+    if len(header) > HEADER_LIMIT or size > PAYLOAD_LIMIT:
+        raise WireError(f"a frame of {len(header)} + {size} bytes is too large")
+    connection.sendall(_PREFIX.pack(MAGIC, len(header), size) + header)
+    for array in arrays:
+        connection.sendall(_bytes_of(array))
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """The memory of a C-ordered array."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def receive(connection: socket.socket, deadline: float | None = None) -> Any:
@@ -118,15 +126,21 @@ def receive(connection: socket.socket, deadline: float | None = None) -> Any:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise WireError("the reply's header is not JSON") from error
-    payload = _exactly(connection, payload_size, deadline)
     match header:
         case {"body": body, "arrays": list(described)} if len(header) == 2:
-            return _unpack(body, dict(enumerate(_arrays(described, payload))))
-    raise WireError("the reply's header lacks its body or its arrays")
+            arrays = _allocate(described, payload_size)
+        case _:
+            raise WireError("the reply's header lacks its body or its arrays")
+    for array in arrays:
+        _fill(_bytes_of(array), connection, deadline)
+    native = [array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays]
+    return _unpack(body, dict(enumerate(native)))
 
 
-def _arrays(described: list[Any], payload: bytearray) -> list[np.ndarray]:
-    arrays, offset, numbers = [], 0, 0
+def _allocate(described: list[Any], size: int) -> list[np.ndarray]:
+    """Arrays of the described dtypes and shapes, without their content of `size` bytes."""
+    wanted: list[tuple[np.dtype[Any], list[int]]] = []
+    numbers, left = 0, size
     for entry in described:
         match entry:
             case {"dtype": str(name), "shape": list(shape)} if name in DTYPES:
@@ -136,31 +150,32 @@ def _arrays(described: list[Any], payload: bytearray) -> list[np.ndarray]:
         if len(shape) > 8 or not all(type(n) is int and 0 <= n <= PAYLOAD_LIMIT for n in shape):
             raise WireError("an array has an impossible shape")
         dtype = np.dtype(name).newbyteorder("<")
-        count = 1
-        for n in shape:
-            count *= n
+        count = math.prod(shape)
         numbers += count
+        left -= count * dtype.itemsize
         if numbers > NUMBERS_LIMIT:
             raise WireError(f"the reply holds more than {NUMBERS_LIMIT} numbers")
-        if offset + count * dtype.itemsize > len(payload):
+        if left < 0:
             raise WireError("an array is larger than the bytes that came with it")
-        flat = np.frombuffer(payload, dtype, count, offset)
-        try:
-            shaped = flat.reshape(shape)
-        except ValueError as error:  # without elements, but too large for NumPy to describe
-            raise WireError("an array has an impossible shape") from error
-        arrays.append(shaped.astype(dtype.newbyteorder("="), copy=True))
-        offset += count * dtype.itemsize
-    if offset != len(payload):
+        wanted.append((dtype, shape))
+    if left:
         raise WireError("bytes are left over behind the last array")
-    return arrays
+    try:
+        return [np.empty(shape, dtype) for dtype, shape in wanted]
+    except ValueError as error:  # without elements, but too large for NumPy to describe
+        raise WireError("an array has an impossible shape") from error
 
 
 def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
     data = bytearray(size)
-    view, got = memoryview(data), 0
+    _fill(memoryview(data), connection, deadline)
+    return data
+
+
+def _fill(view: memoryview, connection: socket.socket, deadline: float | None) -> None:
+    got = 0
     left: float | None = None
-    while got < size:
+    while got < len(view):
         if deadline is not None:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -175,4 +190,3 @@ def _exactly(connection: socket.socket, size: int, deadline: float | None) -> by
         if count == 0:
             raise WireClosed("the connection was closed")
         got += count
-    return data

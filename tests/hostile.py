@@ -204,6 +204,7 @@ def lie(self, question):
         "value": shaped(question.get("name")), "call": shaped(question.get("name")),
         "open_session": None, "run": [shaped(name) for name in names],
         "variables": [], "assign": None, "variable_values": [shaped(n) for n in names],
+        "initialised": [True for _ in names], "learns": [True for _ in names],
         "figure": {"axes": [{"images": [np.zeros((28, 28)), np.zeros((14, 14))], "points": [],
                              "bars": np.zeros((0, 2)), "ylim": [0.0, 1.0], "title": ""}]},
     }.get(op)

@@ -388,6 +388,43 @@ def test_a_session_starts_with_what_it_is_given_and_initialises_the_rest(values:
     assert (w.tolist(), b.tolist(), fixed.tolist()) == ([[3, 3]] * 4, [0, 0], [3])
 
 
+def test_what_is_initialised_late_does_not_undo_what_was_assigned(values: Values) -> None:
+    session = values.session("h")
+    session.assign(b=np.float32([1, 2]))
+    assert session.fetch("h", feed={"x": ONES}).tolist() == [[5, 6]]
+    session.assign(w=np.zeros((4, 2), np.float32))
+    session.step("train_step", {"x": ONES, "t": np.float32([[1, 2]])})
+    assert session.fetch("h", feed={"x": ONES}).tolist() == [[1, 2]]
+
+
+def test_a_variable_that_starts_as_another_is_initialised_with_it(start: Start) -> None:
+    run = start(
+        "import tensorflow.compat.v1 as tf\ntf.disable_v2_behavior()\n"
+        "one = tf.Variable(tf.ones([2]))\ncopy = tf.Variable(2 * one.initialized_value())\n"
+        "with tf.control_dependencies([copy.assign_add([1.0, 0.0])]):\n"
+        "    moved = tf.identity(tf.zeros([2]))\n"
+        "both = [one, copy]"
+    )
+    asked = run.values_at("check-1")
+    session = asked.session("one")
+    session.fetch("moved")
+    assert session.fetch("copy").tolist() == [3, 2]
+    assert np.array_equal(asked.session("one").variable_values("copy", "one"), [[2, 2], [1, 1]])
+
+
+def test_which_variables_have_values_is_told(values: Values) -> None:
+    student = values.student_session()
+    assert student.initialised("layer/w", "b") == [True, True]
+    with pytest.raises(NoValue, match="nowhere is not there"):
+        student.initialised("nowhere")
+
+
+def test_variables_without_values_are_told(start: Start) -> None:
+    run = start(GRAPH + "\nsess = tf.Session()\nsess.run(b.initializer)\n")
+    student = run.values_at("check-1").student_session()
+    assert student.initialised("b", "layer/w") == [True, False]
+
+
 def test_variables_that_start_as_one_tensor_are_given_values_of_their_own(start: Start) -> None:
     run = start(
         "import tensorflow.compat.v1 as tf\ntf.disable_v2_behavior()\nzeros = tf.zeros([2])\n"

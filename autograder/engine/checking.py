@@ -101,6 +101,11 @@ class Checking:
         """The random numbers that `Setup.prepare` was given."""
         return seeded(self.secret, self.key, "prepare")
 
+    @pytest.fixture(scope="class")
+    def shared_rng(self, request: pytest.FixtureRequest) -> np.random.Generator:
+        """Random numbers for this submission and all checks of a class."""
+        return seeded(self.secret, self.key, request.node.nodeid.rpartition("/")[2])
+
     @pytest.fixture
     def rng(self, request: pytest.FixtureRequest) -> np.random.Generator:
         """Random numbers for this submission and this check."""

@@ -235,6 +235,13 @@ class Session:
             raise NoValue(f"{', '.join(fetch)} could not be evaluated")
         return fetched
 
+    def initialised(self, *names: str) -> list[bool]:
+        """Whether each of these variables (graph names) has a value."""
+        found = self._values.ask("initialised", session=self._name, names=list(names))
+        if not isinstance(found, list) or len(found) != len(names):
+            raise NoValue("the variables could not be read")
+        return [entry is True for entry in found]
+
     def assign(self, **values: np.ndarray) -> None:
         """Load arrays into variables, given by their notebook names or graph names."""
         self._values.ask("assign", session=self._name, values=values)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,10 @@ from IPython import get_ipython
 from autograder import wire
 
 MESSAGE_LIMIT = 300
+# Most of what is asked is run once: optimising the graph for it would take longer than it does.
+RUN_AS_IT_IS = tf.ConfigProto()
+RUN_AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
+RUN_AS_IT_IS.graph_options.optimizer_options.opt_level = tf.OptimizerOptions.L0
 connection: socket.socket | None = None
 
 
@@ -40,6 +44,7 @@ class Responder:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.sessions: dict[str, tf.Session] = {}
+        self.blank: dict[str, dict[str, Any]] = {}  # per session: variables yet to initialise
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer to one question; exceptions become part of it."""
@@ -126,7 +131,7 @@ class Responder:
 
     def _evaluated(self, result: Any) -> Any:
         if isinstance(result, tf.Tensor | tf.Variable):
-            with tf.Session(graph=result.graph) as session:
+            with tf.Session(graph=result.graph, config=RUN_AS_IT_IS) as session:
                 if isinstance(result, tf.Variable):
                     session.run(result.initializer)
                 else:
@@ -139,13 +144,44 @@ class Responder:
     # -- graphs ----------------------------------------------------------------------------
 
     def op_open_session(self, session: str, of: str, values: dict[str, Any]) -> None:
-        """A new session on the graph of tensor `of`: `values` loaded, what remains initialised."""
+        """A new session on the graph of tensor `of`: `values` loaded, what remains initialised.
+
+        That is done when it is first needed, for most questions need neither the weights of all
+        layers nor Adam's two numbers for each of them.
+        """
         graph = self._find(of).graph
-        fresh = tf.Session(graph=graph)
         given = [self._variable(name, graph) for name in values]
+        fresh = tf.Session(graph=graph, config=RUN_AS_IT_IS)
         _load(fresh, given, list(values.values()))
-        fresh.run(_initialisers(graph, but=given))
         self.sessions[session] = fresh
+        self.blank[session] = {
+            variable.op.name: variable
+            for variable in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        }
+        self._has_values(session, given)
+
+    def _has_values(self, session: str, variables: list[Any]) -> None:
+        for variable in variables:
+            self.blank.get(session, {}).pop(variable.op.name, None)
+
+    def _initialise_for(self, session: str, nodes: list[Any]) -> None:
+        """Initialise, in a session of ours, the variables on which these nodes depend."""
+        blank = self.blank.get(session)
+        if not blank:
+            return
+        needed, seen = [], set()
+        ahead = [getattr(node, "op", node) for node in tf.nest.flatten(nodes)]
+        while ahead:
+            operation = ahead.pop()
+            if not isinstance(operation, tf.Operation) or operation in seen:
+                continue
+            seen.add(operation)
+            if operation.name in blank:
+                needed.append(blank[operation.name])
+            ahead += [tensor.op for tensor in operation.inputs]
+            ahead += operation.control_inputs
+        self.sessions[session].run([variable.initializer for variable in needed])
+        self._has_values(session, needed)
 
     def _session(self, session: str) -> tf.Session:
         return self._find("sess") if session == "student" else self.sessions[session]
@@ -157,6 +193,7 @@ class Responder:
         running = self._session(session)
         nodes = [self._find(name) for name in fetch]
         fed = {self._find(name): value for name, value in feed.items()}
+        self._initialise_for(session, nodes)
         values: list[Any] = []
         for _ in range(times):
             values = running.run(nodes, feed_dict=fed)
@@ -167,6 +204,7 @@ class Responder:
         running = self._session(session)
         variables = [self._variable(name, running.graph) for name in values]
         _load(running, variables, list(values.values()))
+        self._has_values(session, variables)
 
     def _variable(self, name: str, graph: tf.Graph) -> Any:
         if name in self.namespace:
@@ -212,8 +250,18 @@ class Responder:
     def op_variable_values(self, session: str, names: list[str]) -> list[np.ndarray]:
         """The values of variables in a session, given by notebook name or graph name."""
         running = self._session(session)
-        values = running.run([self._variable(name, running.graph) for name in names])
-        return [np.asarray(value) for value in values]
+        variables = [self._variable(name, running.graph) for name in names]
+        self._initialise_for(session, variables)
+        return [np.asarray(value) for value in running.run(variables)]
+
+    def op_initialised(self, session: str, names: list[str]) -> list[bool]:
+        """Whether each of these variables (graph names) has a value in a session."""
+        running = self._session(session)
+        with running.graph.as_default():
+            asked = [
+                tf.is_variable_initialized(self._variable(name, running.graph)) for name in names
+            ]
+        return [bool(answer) for answer in running.run(asked)]
 
     # -- pictures --------------------------------------------------------------------------
 
@@ -254,10 +302,9 @@ def _touches_graph(arguments: list[Any]) -> bool:
     return any(hasattr(argument, "graph") or hasattr(argument, "save") for argument in arguments)
 
 
-def _initialisers(graph: tf.Graph, but: Iterable[Any] = ()) -> list[Any]:
-    left_out = {id(variable) for variable in but}
+def _initialisers(graph: tf.Graph) -> list[Any]:
     variables = graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-    return [v.initializer for v in variables if id(v) not in left_out]
+    return [variable.initializer for variable in variables]
 
 
 def _load(running: tf.Session, variables: list[Any], values: list[Any]) -> None:

@@ -162,12 +162,14 @@ class WarmServer:
             with os.fdopen(announced, "rb") as pipe:
                 line = pipe.readline()
             pid = int(line) if line.strip().isdigit() else 0
-            if pid != first:
-                # Before its child goes on, which wants to end with its parent: with us by then.
-                os.waitpid(first, 0)
+            try:
+                group = self._bound(pid, order) if pid else None
+            finally:
+                if pid != first:
+                    # Before its child goes on, which wants to end with its parent: with us then.
+                    os.waitpid(first, 0)
             if not pid:
                 raise OSError(line.decode("utf-8", "replace").strip() or "the child ended early")
-            group = self._bound(pid, order)
             child = Child(pid, os.pidfd_open(pid), client, order, os.dup(log), group)
             self.children[pid] = child
             self.selector.register(child.pidfd, selectors.EVENT_READ, child)

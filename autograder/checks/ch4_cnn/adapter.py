@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autograder.checks.ch4_cnn import reference
-from autograder.engine.values import KernelLost, NoValue, Session, Values
+from autograder.engine.values import NoValue, Session, Values
 
 Array = np.ndarray[Any, Any]
 
@@ -206,13 +206,7 @@ class Running:
     def is_initialised(self) -> bool:
         """Whether every variable of the graph, the optimizer's too, has a value."""
         names = [str(variable["name"]) for variable in self._graph.variables()]
-        try:
-            values = self._session.variable_values(*names)
-        except KernelLost:
-            raise
-        except NoValue:
-            return False
-        return all(np.isfinite(value).all() for value in values)
+        return all(self._session.initialised(*names))
 
     def adam_steps(self) -> float:
         """How many steps Adam has done since the session was initialised; 0 without Adam."""

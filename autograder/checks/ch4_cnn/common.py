@@ -225,11 +225,13 @@ class NetworkChecks(Strokes):
     sizes: flattened feature maps, hidden units, classes.
     learning_rate: what Adam is asked to use.
     moving: variables that training must change.
+    scales: standard deviations of weights that we give it.
     """
 
     sizes: ClassVar[tuple[int, int, int]] = (392, 2, 3)
     learning_rate: ClassVar[float] = 0.001
     moving: ClassVar[tuple[str, ...]] = ("w2", "b2", "w0", "b0")
+    scales: ClassVar[dict[str, float]] = {"w2": 0.02, "b2": 0.5, "w0": 0.3, "b0": 0.3}
 
     @classmethod
     def activate(cls, response: Array) -> Array:
@@ -246,15 +248,41 @@ class NetworkChecks(Strokes):
     @classmethod
     def some_weights(cls, rng: np.random.Generator) -> dict[str, Array]:
         """Weights for which neither the hidden layer nor the softmax saturates, float32."""
-        scales = {"w2": 0.02, "b2": 0.5, "w0": 0.3, "b0": 0.3}
+        # Uniform, for three million of them are drawn three times as fast as from a normal.
         return {
-            name: (scales[name] * rng.normal(size=shape)).astype(np.float32)
+            name: (rng.random(shape, np.float32) - np.float32(0.5))
+            * np.float32(cls.scales[name] * 12**0.5)
             for name, shape in cls.shapes().items()
         }
 
-    def images(self, rng: np.random.Generator) -> tuple[Array, Array]:
+    @classmethod
+    def images(cls, rng: np.random.Generator) -> tuple[Array, Array]:
         """Images (n, 784) and one-hot labels (n, classes) that the notebook has not seen."""
-        return self.draw(rng, 10)
+        return cls.draw(rng, 10)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def batch(cls, shared_rng: np.random.Generator) -> tuple[Array, Array]:
+        """Images and labels for all checks of a grade cell."""
+        return cls.images(shared_rng)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def weights(cls, shared_rng: np.random.Generator) -> dict[str, Array]:
+        """Weights for all checks of a grade cell."""
+        return cls.some_weights(shared_rng)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def untrained(cls, graph: Graph) -> Running:
+        """A session as initialising leaves it, only to look at."""
+        return graph.fresh()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def loaded(cls, graph: Graph, weights: dict[str, Array]) -> Running:
+        """A session with `weights`, only to look at."""
+        return graph.fresh(**weights)
 
 
 class LayerChecks(NetworkChecks):
@@ -276,10 +304,11 @@ class LayerChecks(NetworkChecks):
         hint="hidden2 = activation(tf.matmul(h_pool_flat, w2) + b2), with the activation "
         "that the text names",
     )
-    def test_hidden(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, _ = self.images(rng)
-        weights = self.some_weights(rng)
-        flat, hidden = graph.fresh(**weights).of(images, "h_pool_flat", "hidden2")
+    def test_hidden(
+        self, loaded: Running, weights: dict[str, Array], batch: tuple[Array, Array]
+    ) -> None:
+        images, _ = batch
+        flat, hidden = loaded.of(images, "h_pool_flat", "hidden2")
         assert flat.shape == (len(images), self.sizes[0])
         assert same(hidden, self.activate(flat @ weights["w2"] + weights["b2"]))
 
@@ -287,10 +316,11 @@ class LayerChecks(NetworkChecks):
         "p is the softmax of hidden2 times w0 plus b0",
         hint="p = tf.nn.softmax(tf.matmul(hidden2, w0) + b0): once, over the classes",
     )
-    def test_softmax(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, _ = self.images(rng)
-        weights = self.some_weights(rng)
-        hidden, p = graph.fresh(**weights).of(images, "hidden2", "p")
+    def test_softmax(
+        self, loaded: Running, weights: dict[str, Array], batch: tuple[Array, Array]
+    ) -> None:
+        images, _ = batch
+        hidden, p = loaded.of(images, "hidden2", "p")
         assert hidden.shape == (len(images), self.sizes[1])
         assert same(p, reference.softmax(hidden @ weights["w0"] + weights["b0"]))
 
@@ -298,19 +328,18 @@ class LayerChecks(NetworkChecks):
         "Before training every class has the same probability",
         hint="w0 and b0 start as zeros, so that the untrained network prefers no class",
     )
-    def test_uniform(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, _ = self.images(rng)
-        p = graph.fresh().of(images, "p")
+    def test_uniform(self, untrained: Running, batch: tuple[Array, Array]) -> None:
+        images, _ = batch
+        p = untrained.of(images, "p")
         assert same(p, np.full((len(images), self.sizes[2]), 1 / self.sizes[2]))
 
     @check(
         "w2 starts as a truncated normal, b2 as zeros",
         hint="tf.truncated_normal with its default standard deviation of 1; tf.zeros for the bias",
     )
-    def test_start(self, graph: Graph) -> None:
-        session = graph.fresh()
-        assert not session.weight("b2").any()
-        assert reference.is_truncated_normal(session.weight("w2")[None], 1.0)
+    def test_start(self, untrained: Running) -> None:
+        assert not untrained.weight("b2").any()
+        assert reference.is_truncated_normal(untrained.weight("w2")[None], 1.0)
 
     @check(
         "Training can change w2, b2, w0 and b0, and nothing more than the text asks for",
@@ -330,14 +359,24 @@ class LayerChecks(NetworkChecks):
 class TrainingChecks(NetworkChecks):
     """Loss, training step and accuracy ([OCE-06], [ODE-05], [MDC-05], [MDR-05])."""
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stepped(
+        cls, graph: Graph, weights: dict[str, Array], batch: tuple[Array, Array]
+    ) -> Running:
+        """A session that began with `weights` and has done one training step."""
+        session = graph.fresh(**weights)
+        session.train(*batch)
+        return session
+
     @check(
         "Before training the loss is n·ln(classes) for n images",
         hint="the loss is summed over the images, not averaged, and w0 = b0 = 0 makes every "
         "class equally probable",
     )
-    def test_initial_loss(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, labels = self.images(rng)
-        loss = graph.fresh().of(images, "loss", labels=labels)
+    def test_initial_loss(self, untrained: Running, batch: tuple[Array, Array]) -> None:
+        images, labels = batch
+        loss = untrained.of(images, "loss", labels=labels)
         assert same(loss, np.array(len(images) * np.log(self.sizes[2])))
 
     @check(
@@ -345,10 +384,9 @@ class TrainingChecks(NetworkChecks):
         hint="loss = -tf.reduce_sum(t * tf.log(p)); logits functions want the numbers "
         "before the softmax, not p",
     )
-    def test_loss(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, labels = self.images(rng)
-        weights = self.some_weights(rng)
-        p, loss = graph.fresh(**weights).of(images, "p", "loss", labels=labels)
+    def test_loss(self, loaded: Running, batch: tuple[Array, Array]) -> None:
+        images, labels = batch
+        p, loss = loaded.of(images, "p", "loss", labels=labels)
         assert p.shape == labels.shape
         assert same(loss, np.array(reference.cross_entropy(p, labels)))
 
@@ -356,16 +394,15 @@ class TrainingChecks(NetworkChecks):
         "The accuracy is the share of images whose largest p is at the right class",
         hint="compare tf.argmax(p, 1) with tf.argmax(t, 1), cast to float32, take the mean",
     )
-    def test_accuracy(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, labels = self.images(rng)
-        session = graph.fresh(**self.some_weights(rng))
-        p = session.of(images, "p")
+    def test_accuracy(self, loaded: Running, batch: tuple[Array, Array]) -> None:
+        images, labels = batch
+        p = loaded.of(images, "p")
         assert p.shape == labels.shape
         # Labels that agree with p for a third of the images.
-        answers = np.roll(p.argmax(axis=1), 0)
+        answers = p.argmax(axis=1)
         answers[len(answers) // 3 :] = (answers[len(answers) // 3 :] + 1) % self.sizes[2]
         made = np.eye(self.sizes[2])[answers]
-        value = session.of(images, "accuracy", labels=made)
+        value = loaded.of(images, "accuracy", labels=made)
         assert same(value, np.array(reference.accuracy(p, made)))
 
     @check(
@@ -373,12 +410,8 @@ class TrainingChecks(NetworkChecks):
         hint="every weight is a tf.Variable that the loss depends on, nothing stands between, "
         "and the learning rate is not 0",
     )
-    def test_moves(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, labels = self.images(rng)
-        session = graph.fresh(**self.some_weights(rng))
-        before = session.weights()
-        session.train(images, labels)
-        after = session.weights()
+    def test_moves(self, loaded: Running, stepped: Running) -> None:
+        before, after = loaded.weights(), stepped.weights()
         assert all(np.abs(after[name] - before[name]).max() > 0 for name in self.moving)
 
     @check(
@@ -386,12 +419,8 @@ class TrainingChecks(NetworkChecks):
         hint="Adam's first step moves each weight by about the learning rate: "
         "compare yours with the text",
     )
-    def test_rate(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, labels = self.images(rng)
-        session = graph.fresh(**self.some_weights(rng))
-        before = session.weight("b0")
-        session.train(images, labels)
-        step = np.abs(session.weight("b0") - before)
+    def test_rate(self, loaded: Running, stepped: Running) -> None:
+        step = np.abs(stepped.weight("b0") - loaded.weight("b0"))
         # Adam's first step is rate · g/(|g| + ε), so just below the rate where g is not tiny.
         assert 0.97 * self.learning_rate < step.max() < 1.03 * self.learning_rate
 
@@ -401,22 +430,27 @@ class TrainingChecks(NetworkChecks):
         "and on variables that are trainable",
         weight=2,
     )
-    def test_downhill(self, graph: Graph, rng: np.random.Generator) -> None:
-        images, labels = self.images(rng)
-        weights = self.some_weights(rng)
-        for one_class in (False, True):
-            session = graph.fresh(**weights)
-            hidden, p = session.of(images, "hidden2", "p")
-            assert p.shape == labels.shape
-            if one_class:
-                # The one that the network prefers, for every image: a loss that forgets the
-                # labels would make it rarer.
-                labels = np.zeros_like(labels)
-                labels[:, p.sum(axis=0).argmax()] = 1
-            error = p - labels  # the gradient of the summed cross entropy, by hidden2·w0 + b0
-            session.train(images, labels)
-            assert self.goes_down(session.weight("w0") - weights["w0"], hidden.T @ error)
-            bias = session.weight("b0") - weights["b0"]
+    def test_downhill(
+        self,
+        graph: Graph,
+        loaded: Running,
+        stepped: Running,
+        weights: dict[str, Array],
+        batch: tuple[Array, Array],
+    ) -> None:
+        images, labels = batch
+        hidden, p = loaded.of(images, "hidden2", "p")
+        assert p.shape == labels.shape
+        # All of the class that the network prefers: a loss that forgets the labels would make
+        # it rarer.
+        one_class = np.zeros_like(labels)
+        one_class[:, p.sum(axis=0).argmax()] = 1
+        session = graph.fresh(**weights)
+        session.train(images, one_class)
+        for trained, answers in ((stepped, labels), (session, one_class)):
+            error = p - answers  # the gradient of the summed cross entropy, by hidden2·w0 + b0
+            assert self.goes_down(trained.weight("w0") - weights["w0"], hidden.T @ error)
+            bias = trained.weight("b0") - weights["b0"]
             assert not bias.any() or self.goes_down(bias, error.sum(axis=0))
 
     @staticmethod
@@ -482,25 +516,19 @@ class DigitNetwork(NetworkChecks):
     sizes = (3136, 1024, 10)
     learning_rate = 0.0005
     moving = ("W_conv", "w2", "b2", "w0", "b0")
+    scales: ClassVar = {"W_conv": 0.1, "w2": 0.05, "b2": 0.5, "w0": 0.05, "b0": 0.3}
 
     @classmethod
     def shapes(cls) -> dict[str, tuple[int, ...]]:
         return {"W_conv": (5, 5, 1, 16), **super().shapes()}
 
     @classmethod
-    def some_weights(cls, rng: np.random.Generator) -> dict[str, Array]:
-        scales = {"W_conv": 0.1, "w2": 0.05, "b2": 0.5, "w0": 0.05, "b0": 0.3}
-        return {
-            name: np.float32(scales[name]) * rng.standard_normal(shape, np.float32)
-            for name, shape in cls.shapes().items()
-        }
-
-    @classmethod
     def activate(cls, response: Array) -> Array:
         return np.maximum(response, 0)
 
-    def images(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        return held_out_digits(rng.choice(10_000, 100, replace=False))
+    @classmethod
+    def images(cls, rng: np.random.Generator) -> tuple[Array, Array]:
+        return held_out_digits(rng.choice(10_000, 50, replace=False))
 
 
 def held_out_digits(rows: Array) -> tuple[Array, Array]:

@@ -80,8 +80,9 @@ class TestRestore:
         hint="build the same graph as in notebook 4, so that every value goes where it came from",
     )
     def test_reads(self, graph: Graph, probe: tuple[np.ndarray, np.ndarray]) -> None:
-        p = graph.trained().of(probe[0], "p")
-        assert reference.accuracy(p, probe[1]) > 0.9
+        images, labels = probe[0][:500], probe[1][:500]
+        p = graph.trained().of(images, "p")
+        assert reference.accuracy(p, labels) > 0.9
 
 
 @grade_cell("mdr-07-values-check")
@@ -143,8 +144,12 @@ class TestMisclassified:
 @pytest.fixture(scope="class")
 def wrong(graph: Graph, probe: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, int, np.ndarray]]:
     """The first ten digits that the student's restored network gets wrong."""
-    images, labels = probe
-    p = graph.trained().of(images, "p")
-    answers, right = p.argmax(axis=1), labels.argmax(axis=1)
-    rows = np.flatnonzero(answers != right)[:10]
-    return [(int(answers[i]), int(right[i]), p[i]) for i in rows]
+    session, found = graph.trained(), []
+    for images, labels in zip(*(np.split(part, 4) for part in probe), strict=True):
+        p = session.of(images, "p")
+        answers, right = p.argmax(axis=1), labels.argmax(axis=1)
+        rows = np.flatnonzero(answers != right)
+        found += [(int(answers[i]), int(right[i]), p[i]) for i in rows]
+        if len(found) >= 10:
+            break
+    return found[:10]
