@@ -359,16 +359,6 @@ class LayerChecks(NetworkChecks):
 class TrainingChecks(NetworkChecks):
     """Loss, training step and accuracy ([OCE-06], [ODE-05], [MDC-05], [MDR-05])."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def stepped(
-        cls, graph: Graph, weights: dict[str, Array], batch: tuple[Array, Array]
-    ) -> Running:
-        """A session that began with `weights` and has done one training step."""
-        session = graph.fresh(**weights)
-        session.train(*batch)
-        return session
-
     @check(
         "Before training the loss is n·ln(classes) for n images",
         hint="the loss is summed over the images, not averaged, and w0 = b0 = 0 makes every "
@@ -410,8 +400,13 @@ class TrainingChecks(NetworkChecks):
         hint="every weight is a tf.Variable that the loss depends on, nothing stands between, "
         "and the learning rate is not 0",
     )
-    def test_moves(self, loaded: Running, stepped: Running) -> None:
-        before, after = loaded.weights(), stepped.weights()
+    def test_moves(
+        self, graph: Graph, weights: dict[str, Array], batch: tuple[Array, Array]
+    ) -> None:
+        session = graph.fresh(**weights)
+        before = session.weights()
+        session.train(*batch)
+        after = session.weights()
         assert all(np.abs(after[name] - before[name]).max() > 0 for name in self.moving)
 
     @check(
@@ -419,8 +414,13 @@ class TrainingChecks(NetworkChecks):
         hint="Adam's first step moves each weight by about the learning rate: "
         "compare yours with the text",
     )
-    def test_rate(self, loaded: Running, stepped: Running) -> None:
-        step = np.abs(stepped.weight("b0") - loaded.weight("b0"))
+    def test_rate(
+        self, graph: Graph, weights: dict[str, Array], batch: tuple[Array, Array]
+    ) -> None:
+        session = graph.fresh(**weights)
+        before = session.weight("b0")
+        session.train(*batch)
+        step = np.abs(session.weight("b0") - before)
         # Adam's first step is rate · g/(|g| + ε), so just below the rate where g is not tiny.
         assert 0.97 * self.learning_rate < step.max() < 1.03 * self.learning_rate
 
@@ -431,26 +431,22 @@ class TrainingChecks(NetworkChecks):
         weight=2,
     )
     def test_downhill(
-        self,
-        graph: Graph,
-        loaded: Running,
-        stepped: Running,
-        weights: dict[str, Array],
-        batch: tuple[Array, Array],
+        self, graph: Graph, weights: dict[str, Array], batch: tuple[Array, Array]
     ) -> None:
         images, labels = batch
-        hidden, p = loaded.of(images, "hidden2", "p")
-        assert p.shape == labels.shape
-        # All of the class that the network prefers: a loss that forgets the labels would make
-        # it rarer.
-        one_class = np.zeros_like(labels)
-        one_class[:, p.sum(axis=0).argmax()] = 1
-        session = graph.fresh(**weights)
-        session.train(images, one_class)
-        for trained, answers in ((stepped, labels), (session, one_class)):
-            error = p - answers  # the gradient of the summed cross entropy, by hidden2·w0 + b0
-            assert self.goes_down(trained.weight("w0") - weights["w0"], hidden.T @ error)
-            bias = trained.weight("b0") - weights["b0"]
+        for one_class in (False, True):
+            session = graph.fresh(**weights)
+            hidden, p = session.of(images, "hidden2", "p")
+            assert p.shape == labels.shape
+            if one_class:
+                # The one that the network prefers, for every image: a loss that forgets the
+                # labels would make it rarer.
+                labels = np.zeros_like(labels)
+                labels[:, p.sum(axis=0).argmax()] = 1
+            error = p - labels  # the gradient of the summed cross entropy, by hidden2·w0 + b0
+            session.train(images, labels)
+            assert self.goes_down(session.weight("w0") - weights["w0"], hidden.T @ error)
+            bias = session.weight("b0") - weights["b0"]
             assert not bias.any() or self.goes_down(bias, error.sum(axis=0))
 
     @staticmethod
