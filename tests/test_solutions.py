@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,12 @@ from nbformat import NotebookNode
 from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, max_points
 
 from autograder.course import Course
+from autograder.engine.checking import Checking
+from autograder.engine.grade import Job, grade_notebook
 from autograder.engine.notebook import grade_id
 from autograder.engine.pool import Engine
+from autograder.engine.sandbox import sandbox
+from autograder.engine.warm import WarmInterpreter
 from autograder.release import solution_matches
 
 PICTURES = {
@@ -71,6 +76,26 @@ def test_every_solution_is_worth_every_point_whatever_the_checks_draw(
             failed = [c.title for cell in graded.result.cells for c in cell.checks if not c.passed]
             told = f"{job.notebook} with the secret {job.secret.hex()}: {failed}"
             assert points == max_points(job.notebook), told
+
+
+def test_a_worker_keeps_nothing_of_what_it_has_graded_but_the_first_of_a_kind(
+    course_copy: Callable[[], CourseCopy], warm: WarmInterpreter
+) -> None:
+    course = course_copy()
+    folder = course.solved("once", NOTEBOOKS[0])
+    root = Course.at(course.root)
+    places = root.release(ASSIGNMENT), root.source(ASSIGNMENT)
+    job = Job(ASSIGNMENT, NOTEBOOKS[0], folder, *places, b"any secret", sandbox=sandbox(warm))
+    kept = []
+    gc.disable()  # or it might happen to find what it is about
+    try:
+        for _ in range(3):
+            assert grade_notebook(job).result.score == sum(max_points(NOTEBOOKS[0]).values())
+            kept.append(sum(isinstance(thing, Checking) for thing in gc.get_objects()))
+    finally:
+        gc.enable()
+    # The loader of the module of checks knows the pytest that has read it, the first one.
+    assert max(kept) <= 1
 
 
 def test_the_committed_solutions_are_current() -> None:

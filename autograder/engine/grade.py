@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import gc
 import hmac
 import importlib.metadata
 import os
@@ -174,6 +175,8 @@ def grade_notebook(job: Job) -> Graded:
     try:
         return _grade(job)
     finally:
+        # pytest leaves its items in circles, and with them what they hold of checkpoints.
+        gc.collect()
         # Without it every answer looks like the student's fault.
         if job.sandbox is not None:
             job.sandbox.see_that_it_lives()
