@@ -448,6 +448,7 @@ def test_without_a_mouse(page: str, reconciler: Reconciler) -> None:
 def test_the_page_follows_by_itself(page: str, reconciler: Reconciler) -> None:
     with browser(DESKTOP) as tab:
         tab.goto(page)
+        tab.wait_for_selector("#looked:not(:empty)")  # what it finds first it does not announce
         assert "zoë" not in tab.inner_text("main")
         reconciler.records.write(Answer("b", "zoë", ASSIGNMENT, "deferred", 2.0, until=3.0))
         tab.wait_for_selector("text=zoë")
