@@ -162,6 +162,17 @@ QUANTITIES = (
         f"on {TRAIN_ROWS} digits.\nAn untrained network has 0.1.",
     ),
     Quantity(
+        "mnist-first",
+        "Digit accuracy without new batches",
+        "first",
+        ("accuracy",),
+        "MNIST_EARLY_ACCURACY",
+        True,
+        log_odds,
+        "The same for a loop that trains on its first batch again and again, and so must stay below."
+        "\nHere p is the probability of marks for nothing.",
+    ),
+    Quantity(
         "mnist-final",
         "Digit accuracy after 4000 steps",
         "mnist",

@@ -524,7 +524,7 @@ class DigitNetwork(NetworkChecks):
 
     @classmethod
     def images(cls, rng: np.random.Generator) -> tuple[Array, Array]:
-        return held_out_digits(rng.choice(10_000, 50, replace=False))
+        return held_out_digits(rng.choice(10_000, 100, replace=False))
 
 
 def held_out_digits(rows: Array) -> tuple[Array, Array]:

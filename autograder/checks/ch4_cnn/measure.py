@@ -2,12 +2,14 @@
 
     python -m autograder.checks.ch4_cnn.measure orenist 200
     python -m autograder.checks.ch4_cnn.measure early 40
+    python -m autograder.checks.ch4_cnn.measure first 40
     python -m autograder.checks.ch4_cnn.measure mnist 14
 
 runs the solution cells of `source/ch4-cnn` under so many random seeds and keeps what it
 finds in `measured.json`; seeds that are there already are not run again, so it can be
 interrupted.  `mnist` is the whole training of 4000 steps (a few minutes each), `early` what
-the grader sees of it: its own few steps on its own few digits.
+the grader sees of it: its own few steps on its own few digits.  `first` is as many steps on the
+first batch alone, a mistake that must not look like learning.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from autograder.checks.ch4_cnn import TRAIN_ROWS, TRAINING_STEPS
 from data import mnist, orenist
 
+BATCH = 100
 RECORD = Path(__file__).with_name("measured.json")
 SOURCE = Path(__file__).parents[3] / "source" / "ch4-cnn"
 
@@ -63,7 +66,7 @@ def orenist_run(notebook: str, cells: tuple[str, ...], seed: int) -> dict[str, f
 
 
 def digit_run(seed: int, steps: int, rows: int) -> float:
-    """Test accuracy after `steps` steps of 100 digits out of `rows` training images."""
+    """Test accuracy after `steps` steps of BATCH digits out of `rows` training images."""
     code = solution_cells("4-mnist-training", "mdc-03-graph", "mdc-04-layers", "mdc-05-training")
     names = build(code, seed)
     rng = np.random.default_rng(seed)
@@ -71,9 +74,9 @@ def digit_run(seed: int, steps: int, rows: int) -> float:
     chosen = rng.choice(len(images), rows, replace=False)
     order = np.empty(0, int)
     for _ in range(steps):
-        if len(order) < 100:
+        if len(order) < BATCH:
             order = rng.permutation(chosen)
-        batch, order = order[:100], order[100:]
+        batch, order = order[:BATCH], order[BATCH:]
         feed = {names["x"]: images[batch], names["t"]: np.eye(10)[labels[batch]]}
         names["sess"].run(names["train_step"], feed)
     images, labels = mnist.load("test")
@@ -93,6 +96,8 @@ def one(kind: str, seed: int) -> dict[str, Any]:
         return {"accuracy": digit_run(seed, 4000, 60_000)}
     if kind == "early":
         return {"accuracy": digit_run(seed, TRAINING_STEPS, TRAIN_ROWS)}
+    if kind == "first":
+        return {"accuracy": digit_run(seed, TRAINING_STEPS, BATCH)}
     return {
         "fixed": orenist_run("2-orenist-classification", OCE, seed),
         "trained": orenist_run("3-orenist-dynamic-filter", ODE, seed),

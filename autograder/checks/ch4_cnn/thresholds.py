@@ -12,4 +12,5 @@ ORENIST_LOSS = 0.97
 MNIST_ACCURACY = 0.97
 
 # Test accuracy after the few steps, on few digits, that the grader lets the training loop run.
-MNIST_EARLY_ACCURACY = 0.80
+# A loop that trains on one batch again and again stays below it.
+MNIST_EARLY_ACCURACY = 0.85
