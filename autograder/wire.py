@@ -26,6 +26,7 @@ DTYPES = frozenset(
     {"bool", "float16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
+OUT_OF_TIME = "no complete frame in time"
 _PREFIX = struct.Struct("<4sII")
 
 
@@ -38,7 +39,7 @@ class WireClosed(WireError):
 
 
 class WireTimeout(WireError):
-    """No complete frame arrived in time."""
+    """No complete frame arrived, or was taken, in time."""
 
 
 def _pack(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
@@ -83,11 +84,12 @@ def _pair(pair: Any, arrays: dict[int, np.ndarray], depth: int) -> tuple[str, An
     raise WireError("a map in the body is malformed")
 
 
-def send(connection: socket.socket, body: Any) -> None:
+def send(connection: socket.socket, body: Any, deadline: float | None = None) -> None:
     """Send `body` (None, bool, int, float, str, arrays, and lists and dicts of these).
 
-    Raises WireError when the body cannot be written as a frame, OSError when the connection
-    is gone.
+    `deadline` is a `time.monotonic()` value, for the whole frame.  Raises WireError when the
+    body cannot be written as a frame, WireTimeout when the other side does not take all of it
+    in time, OSError when the connection is gone.
     """
     arrays: list[np.ndarray] = []
     packed = _pack(body, arrays)
@@ -100,9 +102,15 @@ def send(connection: socket.socket, body: Any) -> None:
     size = sum(a.nbytes for a in arrays)
     if len(header) > HEADER_LIMIT or size > PAYLOAD_LIMIT:
         raise WireError(f"a frame of {len(header)} + {size} bytes is too large")
-    connection.sendall(_PREFIX.pack(MAGIC, len(header), size) + header)
-    for array in arrays:
-        connection.sendall(_bytes_of(array))
+    parts: list[bytes | memoryview] = [_PREFIX.pack(MAGIC, len(header), size) + header]
+    # A reader that has all bytes may be gone already; nothing is no reason to notice that.
+    parts += [_bytes_of(array) for array in arrays if array.size]
+    for part in parts:
+        connection.settimeout(_until(deadline))
+        try:
+            connection.sendall(part)
+        except TimeoutError as error:
+            raise WireTimeout(OUT_OF_TIME) from error
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -172,19 +180,25 @@ def _exactly(connection: socket.socket, size: int, deadline: float | None) -> by
     return data
 
 
+def _until(deadline: float | None) -> float | None:
+    """Seconds until `deadline`, None without one.  Raises WireTimeout when it has passed."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise WireTimeout(OUT_OF_TIME)
+    return left
+
+
 def _fill(view: memoryview, connection: socket.socket, deadline: float | None) -> None:
     got = 0
-    left: float | None = None
     while got < len(view):
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise WireTimeout("no complete reply in time")
+        left = _until(deadline)
         try:
             connection.settimeout(left)
             count = connection.recv_into(view[got:])
         except TimeoutError as error:
-            raise WireTimeout("no complete reply in time") from error
+            raise WireTimeout(OUT_OF_TIME) from error
         except OSError as error:
             raise WireClosed("the connection broke") from error
         if count == 0:

@@ -471,6 +471,45 @@ def test_a_trickle_of_bytes_ends_at_the_deadline() -> None:
             writer.join()
 
 
+def test_a_reader_that_takes_nothing_ends_at_the_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        started = time.monotonic()
+        with pytest.raises(wire.WireTimeout):
+            wire.send(ours, np.zeros(10_000_000), started + 0.2)
+        assert 0.1 < time.monotonic() - started < 5
+        with pytest.raises(wire.WireTimeout):
+            wire.send(ours, 0, time.monotonic() - 1)
+
+
+def test_a_reader_that_dawdles_ends_at_one_deadline_for_all_arrays() -> None:
+    """It takes each array before the time is up that one of them alone would have."""
+    ours, theirs = socket.socketpair()
+    array = np.zeros(1_000_000)
+    enough = threading.Event()
+    taken = 0
+
+    def dawdle() -> None:
+        nonlocal taken
+        while not enough.wait(0.5):
+            left = array.nbytes
+            while left and (count := len(theirs.recv(left))):
+                left -= count
+                taken += count
+
+    with ours, theirs:
+        reader = threading.Thread(target=dawdle)
+        reader.start()
+        try:
+            with pytest.raises(wire.WireTimeout):
+                wire.send(ours, [array] * 20, time.monotonic() + 2)
+        finally:
+            enough.set()
+            ours.shutdown(socket.SHUT_RDWR)
+            reader.join()
+    assert array.nbytes < taken < 20 * array.nbytes
+
+
 def test_damaged_frames_give_a_value_or_a_wire_error() -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")

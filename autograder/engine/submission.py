@@ -139,9 +139,11 @@ def read_tensors(folder: Path, prefix: str, sandbox: Sandbox) -> dict[str, np.nd
         theirs.close()
         os.close(log)
     identity = token_hex(8)
+    question = {"id": identity, "op": "tensors", "prefix": prefix, "names": None}
+    deadline = time.monotonic() + READ_SECONDS
     try:
-        wire.send(ours, {"id": identity, "op": "tensors", "prefix": prefix, "names": None})
-        answer = wire.receive(ours, time.monotonic() + READ_SECONDS)
+        wire.send(ours, question, deadline)
+        answer = wire.receive(ours, deadline)
     except wire.WireTimeout as error:
         raise GraderFault(f"reading a checkpoint took more than {READ_SECONDS:.0f} s") from error
     except (wire.WireError, OSError) as error:

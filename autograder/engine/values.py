@@ -54,10 +54,9 @@ class Values:
         started = time.monotonic()
         deadline = started + min(seconds, self.left)
         try:
-            self._connection.settimeout(max(0.001, deadline - started))
-            wire.send(self._connection, {"id": identity, "op": op, **arguments})
+            wire.send(self._connection, {"id": identity, "op": op, **arguments}, deadline)
             answer = wire.receive(self._connection, deadline)
-        except (wire.WireTimeout, TimeoutError):
+        except wire.WireTimeout:
             self.lost = f"the notebook gave no answer within {seconds:.0f} s"
             if self.left < seconds:
                 self.lost = "the notebook took too long over its answers"
