@@ -73,6 +73,11 @@ def ensure_environment() -> None:
     wanted = stamp()
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
         return
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        raise SetupError(
+            ".venv is out of date and in use by this shell; "
+            "run `deactivate` and try again, and it is made anew"
+        )
     print("setting up .venv (once; TensorFlow is large, this takes a few minutes)", flush=True)
     if VENV.exists():
         shutil.rmtree(VENV)
