@@ -210,6 +210,8 @@ def solution_run(course: Course, assignment: str, console: Console) -> Path:
 
         def show(notebook: str, line: str) -> None:
             task = tasks[notebook]
+            if line == RUNNING and not console.is_terminal:  # where no bar is drawn
+                console.print(f"running {notebook}")
             logged = _LOGGED.match(line)
             if logged:
                 step, loss, accuracy = int(logged[1]), float(logged[2]), float(logged[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from rich.console import Console
 from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, max_points
 
 from autograder.course import Course
@@ -20,7 +22,7 @@ from autograder.engine.notebook import grade_id
 from autograder.engine.pool import Engine
 from autograder.engine.sandbox import sandbox
 from autograder.engine.warm import WarmInterpreter
-from autograder.release import solution_matches
+from autograder.release import RUNNING, Training, solution_matches, solution_run
 
 PICTURES = {
     "1-orenist-filter": {
@@ -40,6 +42,25 @@ PICTURES = {
 def executed_cells(solved_run: Path, name: str) -> list[NotebookNode]:
     notebook = nbformat.read(solved_run / f"{name}.ipynb", as_version=4)
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_a_log_says_which_notebook_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    shown: list[str] = []
+
+    def run(training: Training, _: object, show: Callable[[str, str], object]) -> Path:
+        for name in NOTEBOOKS:
+            show(name, RUNNING)
+            shown.append(log.getvalue())
+            show(name, "step 100, loss 20, accuracy 0.9")
+        return training.folder
+
+    monkeypatch.setattr(Training, "done", False)
+    monkeypatch.setattr(Training, "run", run)
+    solution_run(Course.at(ROOT), ASSIGNMENT, Console(file=log))
+
+    for name, text in zip(NOTEBOOKS, shown, strict=True):
+        assert text.endswith(f"running {name}\n")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
