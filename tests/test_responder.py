@@ -289,7 +289,7 @@ def test_a_missing_value_is_a_reason(values: Values) -> None:
         ("words", "cannot be sent"),
         ("endless", "is not a plain value"),
         ("big", "too large"),
-        ("pretender", ""),
+        ("pretender", "dtype object cannot be sent"),
     ],
 )
 def test_a_value_that_is_not_plain_is_a_reason_and_no_end(
