@@ -161,6 +161,11 @@ def loop(folder: Path) -> None:
     replace_cells(file_of(folder), {"ofe-05-graph": code})
 
 
+def hog(folder: Path) -> None:
+    code = "import time\ntaken = bytearray(3500 << 20)\ntime.sleep(60)"
+    replace_cells(file_of(folder), {"ofe-05-graph": code})
+
+
 def fifo_beside(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
 
@@ -236,6 +241,7 @@ CASES = {
     "fifo-instead": Case(fifo_instead, reason=NOT_REGULAR),
     "kernel-death": Case(end_the_kernel, AT_THE_GRAPH, "graded", "the kernel ended in cell OFE-05"),
     "loop": Case(loop, BUT_THE_GRAPH, "graded", f"stopped after {SECONDS} s in cell OFE-05"),
+    "memory": Case(hog, AT_THE_GRAPH, "graded", "used more than 3 GB of memory in cell OFE-05"),
     "fifo-beside": restored(fifo_beside),
     "links-beside": restored(links_beside),
     "folder-for-data": restored(folder_for_data),
@@ -243,7 +249,10 @@ CASES = {
     "fifo-timestamp": restored(fifo_timestamp),
 }
 # Who hands in again, after a submission that got every point.
-AGAIN = ("corrupt", "missing", "renamed-notebooks", "empty-folder", "link-to-no-notebook", "loop")
+AGAIN = (
+    *("corrupt", "missing", "renamed-notebooks", "empty-folder", "link-to-no-notebook"),
+    *("loop", "kernel-death", "memory"),
+)
 
 
 @pytest.fixture(scope="module")
