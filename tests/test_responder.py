@@ -634,6 +634,14 @@ def test_garbage_ends_the_questions(garbage: bytes) -> None:
             values.value("a")
 
 
+def test_a_question_that_nobody_takes_ends_in_time() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        values = Values(ours)
+        with pytest.raises(KernelLost, match="no answer within 1 s"):
+            values.ask("call", seconds=1, args=[np.zeros(1_000_000)] * 3)
+
+
 @pytest.mark.parametrize("message", ["", 5, None, ["a"], np.arange(3), "\x1b[2J\n\ud800" * 99])
 def test_a_refusal_in_any_words_is_a_reason_in_one_line(message: Any) -> None:
     def respond(question: dict[str, Any], line: socket.socket) -> None:
