@@ -117,15 +117,20 @@ def test_a_killed_warm_interpreter_is_nobodys_fault(course: GatedCourse) -> None
 
 
 def test_a_notebook_that_ends_every_worker_takes_no_other_along(course: GatedCourse) -> None:
+    course.let_it_end_its_worker(STRUCK, SECOND)
+    process = course.start(*GRADE)
+    workers = wait_for_both(course)
+    course.open_gate(STRUCK, SECOND)
+    # What is graded beside it waits at its gate, so that its worker ends before it is done.
+    poll(lambda: not set(workers) & set(course.processes()), "end of both workers")
     course.open_gates()
-    course.let_it_end_its_worker(1, SECOND)
-    done = course.run(*GRADE)
-    assert done.returncode == 1
-    assert "the grader stopped while grading it (BrokenProcessPool)" in done.stdout
-    others = course.all_notebooks() - {(1, SECOND)}
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (1, "")
+    assert "the grader stopped while grading it (BrokenProcessPool)" in out
+    others = course.all_notebooks() - {(STRUCK, SECOND)}
     assert course.times_graded() == dict.fromkeys(others, 1)
     points = {student: [2.0, 2.0] for student in course.students}
-    assert course.recorded() == {**points, course.students[1]: [2.0, 0.0]}
+    assert course.recorded() == {**points, course.students[STRUCK]: [2.0, 0.0]}
     course.nothing_is_left()
 
 
