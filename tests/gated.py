@@ -222,6 +222,7 @@ class GatedCourse:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         )
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -311,6 +312,11 @@ def poll(holds: Callable[[], bool], what: str | Callable[[], str]) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain for {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
+
+
+def _heed_interrupts() -> None:
+    """Take back what a shell does to background commands, and to all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _parent(pid: int) -> int:
