@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import importlib.metadata
 import re
 import shutil
@@ -22,7 +23,7 @@ from autograder.engine.sandbox import Sandbox, sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import UserError
 
-RUNNING, FINISHED = "running", "finished"
+WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 _LOGGED = re.compile(r"Step: (\d+), Loss: ([\d.]+), Accuracy: ([\d.]+)")
 _TELLING = 12  # a line with fewer characters (`i = 0`) tells nothing
 
@@ -135,6 +136,8 @@ class Training:
     def run(self, data: dict[str, Path], progress: Callable[[str, str], object]) -> Path:
         """Run what has not been run; the folder with executed notebooks and checkpoint.
 
+        Where another command is at it, wait for that one.
+
         data: folders the notebooks may read, by the environment variable that names each.
         progress: called with (notebook, latest line printed by it).
         Raises UserError when a solution does not run.
@@ -142,11 +145,24 @@ class Training:
         if self.done:
             return self.folder
         self.folder.mkdir(parents=True, exist_ok=True)
+        paths = source_notebooks(self.course, self.assignment)
+        with self.folder.with_suffix(".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress(paths[0].stem, WAITING)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            self._run(paths, data, progress)
+        return self.folder
+
+    def _run(
+        self, paths: list[Path], data: dict[str, Path], progress: Callable[[str, str], object]
+    ) -> None:
         for path in self.course.source(self.assignment).iterdir():
             if path.is_file() and path.suffix != ".ipynb":
                 shutil.copyfile(path, self.folder / path.name)
         with WarmInterpreter() as warm:
-            for path in source_notebooks(self.course, self.assignment):
+            for path in paths:
                 target = self.folder / path.name
                 if not target.exists():
                     progress(path.stem, RUNNING)
@@ -156,7 +172,6 @@ class Training:
                     half.replace(target)
                 progress(path.stem, FINISHED)
         (self.folder / "done").touch()
-        return self.folder
 
     def _execute(
         self,
@@ -210,6 +225,8 @@ def solution_run(course: Course, assignment: str, console: Console) -> Path:
 
         def show(notebook: str, line: str) -> None:
             task = tasks[notebook]
+            if line == WAITING:
+                console.print("another command is running the notebooks; waiting for it")
             if line == RUNNING and not console.is_terminal:  # where no bar is drawn
                 console.print(f"running {notebook}")
             logged = _LOGGED.match(line)

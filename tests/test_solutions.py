@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import secrets
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from autograder.engine.notebook import grade_id
 from autograder.engine.pool import Engine
 from autograder.engine.sandbox import sandbox
 from autograder.engine.warm import WarmInterpreter
-from autograder.release import RUNNING, Training, solution_matches, solution_run
+from autograder.release import RUNNING, WAITING, Training, solution_matches, solution_run
 
 PICTURES = {
     "1-orenist-filter": {
@@ -61,6 +63,32 @@ def test_a_log_says_which_notebook_is_running(monkeypatch: pytest.MonkeyPatch) -
 
     for name, text in zip(NOTEBOOKS, shown, strict=True):
         assert text.endswith(f"running {name}\n")
+
+
+def test_two_commands_run_the_notebooks_once(
+    course_copy: Callable[[], CourseCopy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = Course.at(course_copy().root)
+    ran: list[str] = []
+    said: list[tuple[str, str]] = []
+    waits = threading.Event()
+
+    def execute(training: Training, path: Path, *_: object) -> NotebookNode:
+        assert waits.wait(60)  # until the other command has come
+        ran.append(path.stem)
+        return nbformat.read(path, as_version=4)
+
+    def say(notebook: str, line: str) -> None:
+        said.append((notebook, line))
+        if line == WAITING:
+            waits.set()
+
+    monkeypatch.setattr(Training, "_execute", execute)
+    with ThreadPoolExecutor(2) as commands:
+        runs = [commands.submit(Training(course, ASSIGNMENT).run, {}, say) for _ in range(2)]
+        assert len({run.result() for run in runs}) == 1
+    assert ran == NOTEBOOKS
+    assert said.count((NOTEBOOKS[0], WAITING)) == 1
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
