@@ -35,9 +35,8 @@ COMMANDS = {
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "."],
             ["-m", "mypy"],
-            # Two at a time, file by file (tests/conftest.py); in the order of their names, for
-            # the files with the fewest tests take longest.
-            ["-m", "pytest", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"],
+            # Two files at a time, in the order of their names: those with few tests take longest.
+            ["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"],
             # The other notebooks take an hour; that docs/validity.md was written by an audit of
             # just these checks and this engine is tested.
             ["-m", "autograder", "audit", "ch4-cnn", "--notebook", "1-orenist-filter"],

@@ -14,15 +14,6 @@ from autograder.engine.warm import WarmInterpreter
 from autograder.release import Training
 from data import mnist
 
-HUB = ("test_hub", "test_hub_demo")  # their people are accounts of this machine
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, each file is for one, and all Hubs for the same."""
-    for item in items:
-        file = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("hub" if file in HUB else file))
-
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmInterpreter]:
