@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
+
+from autograder.engine.pool import ATTEMPTS
 
 FIRST, SECOND = NOTEBOOKS
 STUDENTS = 4
@@ -129,6 +132,12 @@ def test_a_notebook_that_ends_every_worker_takes_no_other_along(course: GatedCou
     assert "the grader stopped while grading it (BrokenProcessPool)" in out
     others = course.all_notebooks() - {(STRUCK, SECOND)}
     assert course.times_graded() == dict.fromkeys(others, 1)
+    # Both were lost once, together; after that nothing was graded beside the one that ends its
+    # worker.  That is tried as often again for each notebook that is recorded of the submission,
+    # for a failure of the grader is not remembered.
+    tries = Counter((number, name) for number, name, _ in course.log("start"))
+    again = {(STRUCK, FIRST): 2, (STRUCK, SECOND): 1 + ATTEMPTS * (1 + len(NOTEBOOKS))}
+    assert tries == {**dict.fromkeys(others, 1), **again}
     points = {student: [2.0, 2.0] for student in course.students}
     assert course.recorded() == {**points, course.students[STRUCK]: [2.0, 0.0]}
     course.nothing_is_left()
