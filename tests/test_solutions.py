@@ -91,6 +91,20 @@ def test_two_commands_run_the_notebooks_once(
     assert said.count((NOTEBOOKS[0], WAITING)) == 1
 
 
+def test_a_command_that_waits_for_another_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+
+    def run(training: Training, _: object, show: Callable[[str, str], object]) -> Path:
+        show(NOTEBOOKS[0], WAITING)
+        return training.folder
+
+    monkeypatch.setattr(Training, "done", False)
+    monkeypatch.setattr(Training, "run", run)
+    solution_run(Course.at(ROOT), ASSIGNMENT, Console(file=log))
+
+    assert "another command is running the notebooks; waiting for it\n" in log.getvalue()
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_solution_runs_from_top_to_bottom(solved_run: Path, name: str) -> None:
     for cell in executed_cells(solved_run, name):
