@@ -8,6 +8,13 @@ The tables of an assignment `ch4-cnn` are the TOML files in `tests/validity/ch4_
 - `[[unfinished]]`: cells that are left unwritten in the mutants of some other cells, to save the
   time they take; their checks are not judged there.
 - `[[seeds]]`: the complete solution after a line that sets the random seed, so many times.
+- `[[survivor]]`: mutants made by machine that keep full marks, and why that is right;
+- `[[elsewhere]]`: those that only the checks of other cells fail, and why.
+
+`demands.toml` is of another kind: `autograder.demands` reads in it what the notebooks ask.
+
+Beside the tables stand *mutations* and *rewritings*, wrong and right solutions that
+`autograder.variants` makes of every solution cell: a sample of them, drawn evenly from the cells.
 
 `files.py` beside them, if there is one, says which files are handed in with the notebooks, and
 names variants of them.  docs/writing-checks.md explains how to write a table.
@@ -15,6 +22,7 @@ names variants of them.  docs/writing-checks.md explains how to write a table.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import fnmatch
@@ -24,7 +32,8 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -45,13 +54,22 @@ from rich.progress import (
 )
 
 from autograder.course import Course, check_name, checks_for, identifier
+from autograder.demands import TABLE, Demand, demand_tables, read_demands
 from autograder.engine.grade import Job, versions
-from autograder.engine.notebook import grade_id, solution_of, solved, written
+from autograder.engine.notebook import grade_id, mark, solution_of, solved, written
 from autograder.engine.pool import Engine
 from autograder.engine.results import NotebookResult
 from autograder.errors import UserError
+from autograder.variants.code import Surroundings
+from autograder.variants.mutation import mutants
+from autograder.variants.rewriting import OWN_CELL, rewritings
 
 MUTANT, EQUIVALENT, SEED = "mutant", "equivalent", "seed"
+MUTATION, REWRITING = "mutation", "rewriting"
+SAMPLE = {MUTATION: 200, REWRITING: 100}
+SAMPLE_SEED = 4
+# What comes of a mutation: a check of its own cell fails, only others do, or none does.
+KILLED, ELSEWHERE, SURVIVES = "killed", "elsewhere", "survivor"
 BATCH = 12  # submissions per worker that lie ready at a time
 _EDITS = {"code", "swap", "prepend", "append"}
 _KEYS = {
@@ -82,9 +100,10 @@ class Trial:
     sources: what replaces the solution in some cells.
     insert, move: (cell before it, source) of cells added; (cell, cell before it) of cells moved.
     files: the variant of the files handed in with it; empty for the files as they are.
-    fails: keys of the checks that must fail; may: of those that may.
+    fails: keys of the checks that must fail (of a mutation: one of them); may: of those that may.
     hint: a pattern (`re`) that the first failed check's hint must hold.
     left: solution cells that are as released; their checks may fail.
+    fate: what must come of a mutation.
     """
 
     kind: str
@@ -100,6 +119,7 @@ class Trial:
     may: frozenset[str] = frozenset()
     hint: str = ""
     left: tuple[str, ...] = ()
+    fate: str = KILLED
 
     @property
     def title(self) -> str:
@@ -120,6 +140,11 @@ class Outcome:
         """The failed checks that are about the trial's mistake."""
         return [key for key in self.failed if key in self.trial.fails]
 
+    @property
+    def fate(self) -> str:
+        """What came of a mutation."""
+        return KILLED if self.caught else ELSEWHERE if self.failed else SURVIVES
+
 
 @dataclass
 class Audit:
@@ -127,12 +152,18 @@ class Audit:
 
     checks: every hidden check of the notebooks that were looked at, in order.
     graded_with: by notebook, the digest of what graded it.
+    made: how many variants there are by machine, of each kind, tried or not.
+    stale: rows that explain what is not there.
+    demands: what the notebooks ask, and in which words.
     """
 
     assignment: str
     checks: dict[str, list[Check]]
     outcomes: list[Outcome]
     graded_with: dict[str, str] = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+    demands: list[Demand] = field(default_factory=list)
 
     def of(self, kind: str) -> list[Outcome]:
         """The outcomes of one kind of trial."""
@@ -142,6 +173,17 @@ class Audit:
         """How many trials of these kinds came out as they must, and how many there were."""
         all_ = [outcome for kind in kinds for outcome in self.of(kind)]
         return sum(not outcome.misses for outcome in all_), len(all_)
+
+    @staticmethod
+    def fates(outcomes: list[Outcome]) -> dict[str, int]:
+        """How many of some mutations came to which end."""
+        found = Counter(outcome.fate for outcome in outcomes)
+        return {fate: found[fate] for fate in (KILLED, ELSEWHERE, SURVIVES)}
+
+    @property
+    def every(self) -> bool:
+        """Whether all variants were tried that can be made."""
+        return all(len(self.of(kind)) == count for kind, count in self.made.items())
 
     @property
     def never_killed(self) -> list[str]:
@@ -153,7 +195,7 @@ class Audit:
     def misses(self) -> list[str]:
         """One line for everything that is not as it must be."""
         lines = [f"{o.trial.title}: {miss}" for o in self.outcomes for miss in o.misses]
-        return lines + [f"{key}: no mutant fails it" for key in self.never_killed]
+        return [*lines, *self.stale, *(f"{key}: no mutant fails it" for key in self.never_killed)]
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain data."""
@@ -162,6 +204,9 @@ class Audit:
             "mutants": self.rate(MUTANT),
             "equivalents": self.rate(EQUIVALENT),
             "seeds": self.rate(SEED),
+            "mutations": self.fates(self.of(MUTATION)),
+            "rewritings": self.rate(REWRITING),
+            "made": self.made,
             "never_killed": self.never_killed,
             "misses": self.misses,
             "trials": [
@@ -197,14 +242,20 @@ class Tables:
 
     def __init__(self, course: Course, assignment: str) -> None:
         self.course, self.assignment = course, assignment
-        self.folder = folder_of(course, assignment)
+        self.folder = folder_of(course, course.known(assignment))
         self.sources: dict[str, dict[str, str]] = {}  # notebook → solution cell → solution
         self.stubs: dict[str, str] = {}  # solution cell → what the release has there
         self.grade_cells: dict[str, list[str]] = {}  # solution cell → its grade cells
         self.checks: dict[str, list[Check]] = {}
+        self.around: dict[str, dict[str, Surroundings]] = {}  # notebook → solution cell → …
+        self.before: dict[str, str] = {}  # solution cell → the cell before it, or nothing
+        # (solution cell, name of a mutation) → what comes of it, and why
+        self.explained: dict[tuple[str, str], tuple[str, str]] = {}
+        releases: dict[str, NotebookNode] = {}
         for name in course.notebooks(assignment):
             source = nbformat.read(course.source(assignment) / f"{name}.ipynb", as_version=4)
             release = nbformat.read(course.release(assignment) / f"{name}.ipynb", as_version=4)
+            releases[name] = release
             graded = {cell for _, cell in solution_of(release)}
             solutions = written(solved(source))
             self.sources[name] = {k: v for k, v in solutions.items() if k in graded}
@@ -212,6 +263,16 @@ class Tables:
             for check, cell in solution_of(release):
                 self.grade_cells.setdefault(cell, []).append(check)
             self.checks[name] = checks_of(assignment, name)
+            self.around[name] = surroundings(release, self.sources[name], self._words(name))
+            ids = [cell_id for cell in release.cells if (cell_id := grade_id(cell))]
+            self.before |= dict(zip(ids, ["", *ids], strict=False))
+        self.demands = read_demands(self.folder / TABLE, releases, self.checks)
+
+    def _words(self, notebook: str) -> frozenset[str]:
+        """The words of the hidden checks of a notebook, and of what lies beside them."""
+        folder = checks_for(self.assignment, notebook).module.parent
+        texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+        return frozenset(re.findall(r"\w+", "\n".join(texts)))
 
     def trials(self) -> list[Trial]:
         """Every row of the tables, once for each cell it names.
@@ -219,8 +280,9 @@ class Tables:
         Raises UserError for a row that names what is not there.
         """
         found: list[Trial] = []
+        self.explained = {}
         unfinished: list[dict[str, Any]] = []
-        for path in sorted(self.folder.glob("*.toml")):
+        for path in sorted(set(self.folder.glob("*.toml")) - {self.folder / TABLE}):
             try:
                 table = tomllib.loads(path.read_text(encoding="utf-8"))
             except tomllib.TOMLDecodeError as error:
@@ -232,6 +294,9 @@ class Tables:
             unfinished += table.pop("unfinished", [])
             for row in table.pop("seeds", []):
                 found += self._seeds(row, f"{path.name}, seeds of {row.get('cell')}")
+            for fate in (SURVIVES, ELSEWHERE):
+                for row in table.pop(fate, []):
+                    self._explain(fate, row, path.name)
             if table:
                 raise UserError(f"{path.name}: there is no table {', '.join(table)}")
         for row in unfinished:
@@ -242,6 +307,58 @@ class Tables:
                 raise UserError(f"two trials are called {trial.title}")
             known.add((trial.kind, trial.notebook, trial.title))
         return found
+
+    def variants(self) -> list[Trial]:
+        """Every mutation and every rewriting of every graded solution cell.
+
+        What the tables explain is known once `trials` has read them.
+        """
+        found: list[Trial] = []
+        for notebook, solutions in self.sources.items():
+            for cell, source in solutions.items():
+                around = self.around[notebook][cell]
+                own = self._keys(notebook, self.grade_cells[cell], "all", cell)
+                for variant in mutants(source, around):
+                    fate, why = self.explained.get((cell, variant.name), (KILLED, ""))
+                    found.append(
+                        Trial(
+                            MUTATION,
+                            variant.name,
+                            why,
+                            notebook,
+                            cell,
+                            {cell: variant.source},
+                            fails=own,
+                            fate=fate,
+                        )
+                    )
+                found += [
+                    Trial(REWRITING, v.name, "", notebook, cell, {cell: v.source})
+                    for v in rewritings(source, around)
+                ]
+                for name, place in (("before", self.before[cell]), ("after", cell)):
+                    insert = ((place, OWN_CELL),)
+                    name = f"an own cell {name}"
+                    found.append(Trial(REWRITING, name, "", notebook, cell, insert=insert))
+        return found
+
+    def unknown(self, variants: Iterable[Trial]) -> list[str]:
+        """One line for each explanation of a mutation that there is not."""
+        there = {(trial.cell, trial.name) for trial in variants if trial.kind == MUTATION}
+        return [
+            f"{cell}: the tables explain a mutation that there is not, {name!r}"
+            for cell, name in self.explained
+            if (cell, name) not in there
+        ]
+
+    def _explain(self, fate: str, row: dict[str, Any], where: str) -> None:
+        if set(row) != {"cells", "changes", "reason"}:
+            raise UserError(f"{where}: a row of [[{fate}]] has cells, changes and reason")
+        for cell in row["cells"]:
+            for change in row["changes"]:
+                if (cell, change) in self.explained:
+                    raise UserError(f"{where}: {change!r} in {cell} is explained twice")
+                self.explained[cell, change] = fate, row["reason"]
 
     def _row(self, kind: str, row: dict[str, Any], where: str) -> Iterator[Trial]:
         unknown = set(row) - _KEYS[kind] - _EDITS
@@ -338,14 +455,21 @@ class Tables:
         return frozenset(keys)
 
     def graded_with(self, notebooks: list[str]) -> dict[str, str]:
-        """By notebook, the digest of its checks, the engine, the packages, and its own text."""
+        """By notebook, the digest of its checks, the engine, the packages, and its own code."""
         found = {}
         for name in notebooks:
             folders = (self.course.release(self.assignment), self.course.source(self.assignment))
             job = Job(self.assignment, name, self.course.root, *folders, b"")
             digest = sha256(versions(job).encode())
             for folder in folders:
-                digest.update((folder / f"{name}.ipynb").read_bytes())
+                notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+                for cell in notebook.cells:  # of the text between them no grade depends
+                    if cell.cell_type == "code" or mark(cell):
+                        kept = (cell.cell_type, cell.source, sorted(mark(cell).items()))
+                        digest.update(repr(kept).encode())
+                for path in sorted(folder.iterdir()):
+                    if path.is_file() and path.suffix != ".ipynb":
+                        digest.update(path.name.encode() + path.read_bytes())
             found[name] = digest.hexdigest()[:16]
         return found
 
@@ -360,6 +484,49 @@ class Tables:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
+
+
+def surroundings(
+    release: NotebookNode, solutions: Iterable[str], words: frozenset[str]
+) -> dict[str, Surroundings]:
+    """What each of the cells `solutions` of a notebook stands in.
+
+    words: what counts as used elsewhere, beside the words of the notebook's other cells.
+    """
+    modules: dict[str, str] = {}
+    for cell in release.cells:
+        if cell.cell_type == "code":
+            with contextlib.suppress(SyntaxError):
+                for node in ast.walk(ast.parse(cell.source)):
+                    if isinstance(node, ast.Import):
+                        modules |= {a.asname: a.name for a in node.names if a.asname}
+                        modules |= {a.name: a.name for a in node.names if "." not in a.name}
+    said = {cell.id: frozenset(re.findall(r"\w+", cell.source)) for cell in release.cells}
+    return {
+        name: Surroundings(modules, words.union(*said.values()))
+        for cell in release.cells
+        if (name := grade_id(cell)) and name in solutions
+    }
+
+
+def sample(variants: list[Trial]) -> list[Trial]:
+    """As many variants of each kind as `SAMPLE` says, evenly of all cells; always the same.
+
+    What is drawn from a cell hardly changes when other variants appear.
+    """
+
+    def lot(trial: Trial) -> bytes:
+        return sha256(f"{SAMPLE_SEED}\0{trial.cell}\0{trial.name}".encode()).digest()
+
+    drawn: set[int] = set()
+    for kind, count in SAMPLE.items():
+        places: Counter[str] = Counter()
+        turns = []
+        for trial in sorted((t for t in variants if t.kind == kind), key=lot):
+            places[trial.cell] += 1
+            turns.append((places[trial.cell], lot(trial), id(trial)))
+        drawn |= {number for _, _, number in sorted(turns)[:count]}
+    return [trial for trial in variants if id(trial) in drawn]
 
 
 class _Collected:
@@ -463,10 +630,18 @@ class Desk:
 
 
 def audit(
-    tables: Tables, notebooks: list[str], engine: Engine, jobs: int, console: Console
+    tables: Tables,
+    notebooks: list[str],
+    engine: Engine,
+    jobs: int,
+    console: Console,
+    every: bool = False,
 ) -> Audit:
-    """Grade every trial of `notebooks`, and see what came of it; shows a bar on `console`."""
-    trials = [trial for trial in tables.trials() if trial.notebook in notebooks]
+    """Grade every trial of `notebooks`, and see what came of it; shows a bar on `console`.
+
+    every: not a sample of the variants, but all of them.
+    """
+    trials, made, stale = _chosen(tables, notebooks, every)
     module = tables.files()
     files = module.files(tables.course, console) if module is not None else None
     outcomes: list[Outcome] = []
@@ -490,8 +665,33 @@ def audit(
                         bar.advance(task)
     order = {id(trial): number for number, trial in enumerate(trials)}
     outcomes.sort(key=lambda outcome: order[id(outcome.trial)])
+    return _summed_up(tables, notebooks, outcomes, made, stale)
+
+
+def _chosen(
+    tables: Tables, notebooks: list[str], every: bool
+) -> tuple[list[Trial], dict[str, int], list[str]]:
+    """The trials of some notebooks, how many variants they have, and what is explained in vain."""
+    trials, variants = tables.trials(), tables.variants()
+    trials += variants if every else sample(variants)
+    mine = [trial for trial in variants if trial.notebook in notebooks]
+    made = {kind: sum(trial.kind == kind for trial in mine) for kind in SAMPLE}
+    chosen = [trial for trial in trials if trial.notebook in notebooks]
+    return chosen, made, tables.unknown(variants)
+
+
+def _summed_up(
+    tables: Tables,
+    notebooks: list[str],
+    outcomes: list[Outcome],
+    made: dict[str, int],
+    stale: list[str],
+) -> Audit:
+    """The audit of some notebooks, with what the tables hold about them."""
     checks = {name: tables.checks[name] for name in notebooks}
-    return Audit(tables.assignment, checks, outcomes, tables.graded_with(notebooks))
+    demands = [demand for demand in tables.demands if demand.notebook in notebooks]
+    graded_with = tables.graded_with(notebooks)
+    return Audit(tables.assignment, checks, outcomes, graded_with, made, stale, demands)
 
 
 def _batch(desk: Desk, trials: list[Trial], engine: Engine) -> Iterator[Outcome]:
@@ -515,8 +715,10 @@ def judge(trial: Trial, result: NotebookResult) -> Outcome:
     """Compare what a notebook was given with what its trial demands."""
     checks = [(f"{cell.cell}::{check.id}", check) for cell in result.cells for check in cell.checks]
     failed = [key for key, check in checks if not check.passed]
-    if result.status != "graded":
+    if result.status not in ("graded", "unchanged"):
         return Outcome(trial, failed, [f"was not graded: {result.reason}"])
+    if trial.kind == MUTATION:
+        return _judge_mutation(Outcome(trial, failed, []))
     misses = [f"{key} passes" for key in sorted(trial.fails - set(failed))]
     unwanted = [key for key in failed if key not in trial.fails | trial.may]
     misses += [f"{key} fails ({dict(checks)[key].hint})" for key in unwanted]
@@ -526,19 +728,34 @@ def judge(trial: Trial, result: NotebookResult) -> Outcome:
     return Outcome(trial, failed, misses)
 
 
+def _judge_mutation(outcome: Outcome) -> Outcome:
+    wanted, found = outcome.trial.fate, outcome.fate
+    told = {
+        KILLED: "loses marks in its own cell",
+        ELSEWHERE: f"loses marks, but only elsewhere ({', '.join(outcome.failed)})",
+        SURVIVES: "keeps full marks",
+    }
+    if found != wanted:
+        known = "no table explains that" if wanted == KILLED else f"is explained as [[{wanted}]]"
+        outcome.misses.append(f"{told[found]}; {known}")
+    return outcome
+
+
 # -- the report --------------------------------------------------------------------------------
 
 
-def expected(tables: Tables, notebooks: list[str]) -> Audit:
+def expected(tables: Tables, notebooks: list[str], every: bool = False) -> Audit:
     """The audit of these notebooks in which everything comes out as the tables demand."""
     outcomes = []
-    for trial in tables.trials():
-        if trial.notebook in notebooks:
-            order = [check.key for check in tables.checks[trial.notebook]]
+    trials, made, stale = _chosen(tables, notebooks, every)
+    for trial in trials:
+        order = [check.key for check in tables.checks[trial.notebook]]
+        wrong = [key for key in order if (key in trial.fails) == (trial.fate == KILLED)]
+        failed = wrong if trial.fate != SURVIVES else []
+        if trial.kind != MUTATION:
             failed = sorted(trial.fails, key=order.index)
-            outcomes.append(Outcome(trial, failed, []))
-    checks = {name: tables.checks[name] for name in notebooks}
-    return Audit(tables.assignment, checks, outcomes, tables.graded_with(notebooks))
+        outcomes.append(Outcome(trial, failed, []))
+    return _summed_up(tables, notebooks, outcomes, made, stale)
 
 
 def percent(rate: tuple[int, int]) -> str:
@@ -547,18 +764,40 @@ def percent(rate: tuple[int, int]) -> str:
     return f"{good} of {all_} ({100 * good / all_:.4g} %)" if all_ else "none"
 
 
+def percent_of(fates: Mapping[str, int], fate: str) -> str:
+    """The part of some mutations that came to one end, in words."""
+    return percent((fates[fate], sum(fates.values())))
+
+
 def figures(audit: Audit) -> list[tuple[str, str]]:
     """The figures that sum up an audit."""
     checks = sum(map(len, audit.checks.values()))
-    right = audit.rate(EQUIVALENT, SEED)
+    mutations = audit.of(MUTATION)
+    fates = audit.fates(mutations)
     return [
         (
-            "Wrong solutions caught, by just the checks that concern them",
+            "Wrong solutions thought of by hand, caught by just the checks that concern them",
             percent(audit.rate(MUTANT)),
         ),
-        ("Right solutions written differently, full marks", percent(audit.rate(EQUIVALENT))),
+        (
+            "Wrong solutions made by machine, marked down in their own cell",
+            percent((fates[KILLED], len(mutations))),
+        ),
+        (
+            "Wrong solutions made by machine, marked down only in another cell",
+            percent_of(fates, ELSEWHERE),
+        ),
+        ("Wrong solutions made by machine, full marks", percent_of(fates, SURVIVES)),
+        (
+            "Right solutions written differently by hand, full marks",
+            percent(audit.rate(EQUIVALENT)),
+        ),
+        ("Right solutions rewritten by machine, full marks", percent(audit.rate(REWRITING))),
         ("The solution under random seeds, full marks", percent(audit.rate(SEED))),
-        ("Right work that keeps its marks, together", percent(right)),
+        (
+            "Right work that keeps its marks, together",
+            percent(audit.rate(EQUIVALENT, REWRITING, SEED)),
+        ),
         (
             "Checks that at least one wrong solution fails",
             percent((checks - len(audit.never_killed), checks)),
@@ -581,6 +820,7 @@ def report(audit: Audit) -> str:
         "other random numbers; both must get full marks. ✗ marks a check that must fail and does;",
         "what the tables leave open is not marked. *Graded with* is the digest of the checks, the",
         "engine, the packages beneath and the notebook: when one changes, this is out of date.",
+        "Wrong and right solutions made by machine are counted [at the end](#made-by-machine).",
         "",
         "| | |",
         "|---|--:|",
@@ -597,7 +837,62 @@ def report(audit: Audit) -> str:
         lines += [f"- {t.title}{f': {t.about}' if t.about else ''}" for t in others]
         if notebook in audit.graded_with:
             lines += ["", f"Graded with `{audit.graded_with[notebook]}`."]
+    lines += demand_tables(audit.demands)
+    lines += _made_by_machine(audit)
     return "\n".join(lines) + "\n"
+
+
+def _made_by_machine(audit: Audit) -> list[str]:
+    """What became of mutations and rewritings: by cell, by operator, and what is explained."""
+    mutations, rewritten = audit.of(MUTATION), audit.of(REWRITING)
+    counts = [
+        f"{audit.made.get(MUTATION, 0)} mutations",
+        f"{audit.made.get(REWRITING, 0)} rewritings",
+    ]
+    tried = (
+        "every one was tried"
+        if audit.every
+        else f"{len(mutations)} and {len(rewritten)} of them were tried, drawn from all cells "
+        f"with the seed {SAMPLE_SEED}"
+    )
+    lines = [
+        "",
+        "## Made by machine",
+        "",
+        f"The solution cells have {' and '.join(counts)};",
+        f"{tried}.",
+        "A mutation must fail a check of its own cell; a rewriting none at all.",
+        "",
+        "| cell | mutations | fail in it | only elsewhere | nowhere | rewritings | full marks |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    cells = dict.fromkeys(o.trial.cell for o in [*mutations, *rewritten])
+    for cell in cells:
+        of = [o for o in mutations if o.trial.cell == cell]
+        right = [o for o in rewritten if o.trial.cell == cell]
+        row = [len(of), *audit.fates(of).values(), len(right), sum(not o.misses for o in right)]
+        lines.append(f"| {cell} | {' | '.join(map(str, row))} |")
+    lines += ["", "| operator | tried | fail | only elsewhere | nowhere |", "|---|--:|--:|--:|--:|"]
+    for operator in dict.fromkeys(_operator(o) for o in mutations):
+        of = [o for o in mutations if _operator(o) == operator]
+        row = [len(of), *audit.fates(of).values()]
+        lines.append(f"| {operator} | {' | '.join(map(str, row))} |")
+    lines += ["", "| rewriting | tried | full marks |", "|---|--:|--:|"]
+    for operator in dict.fromkeys(_operator(o) for o in rewritten):
+        of = [o for o in rewritten if _operator(o) == operator]
+        lines.append(f"| {operator} | {len(of)} | {sum(not o.misses for o in of)} |")
+    for fate, heading in ((SURVIVES, "Survivors"), (ELSEWHERE, "Marked down only elsewhere")):
+        explained = [o.trial for o in mutations if o.fate == fate]
+        lines += ["", f"### {heading}"]
+        for why in dict.fromkeys(trial.about for trial in explained):
+            lines += ["", f"{why[:1].upper()}{why[1:]}:", ""]
+            lines += [f"- {t.cell}: `{t.name}`" for t in explained if t.about == why]
+        lines += [] if explained else ["", "None."]
+    return lines
+
+
+def _operator(outcome: Outcome) -> str:
+    return outcome.trial.name.partition(":")[0]
 
 
 def _matrix(cell: str, outcomes: list[Outcome], checks: list[Check]) -> list[str]:

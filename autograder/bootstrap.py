@@ -46,6 +46,14 @@ COMMANDS = {
         "grade the grader of every notebook",
         [["-m", "autograder", "audit", "ch4-cnn", "--report", "docs/validity.md"]],
     ),
+    "matrix": (
+        "grade on Python 3.12 and 3.13, where these are installed (3 GB each)",
+        [["tests/pythons.py"]],
+    ),
+    "colab": (
+        "run the notebooks on a machine like Colab's, where Python 3.12 is installed (3 GB)",
+        [["tests/on_colab.py"]],
+    ),
     "bench": (
         "measure how fast grading is, against stock nbgrader",
         [["-m", "benchmarks"]],

@@ -1,7 +1,7 @@
-"""The command line: ``autograder grade | release | audit | export | data | doctor | demo``.
+"""The command line: ``autograder collect | grade | release | audit | export | data | doctor``.
 
-Exit status 0: everything got a definite answer; 1: something could not be graded; 2: the call
-or the environment is wrong; 130: interrupted.
+Exit status 0: everything got a definite answer; 1: something could not be graded, or somebody's
+work was not found; 2: the call or the environment is wrong; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -21,40 +21,73 @@ from rich.console import Console
 from rich.table import Table
 
 from autograder.course import Course, check_name
-from autograder.errors import INTERRUPTED, UserError
+from autograder.errors import INTERRUPTED, UserError, nearest, printable
+from autograder.machine import explained, settle_in
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # frames and columns of fixed width would cut long options
+    help="""Grade the notebooks of a course, and all that belongs to it.
+
+    \b
+    Exit status:
+      0    everything got a definite answer
+      1    something could not be graded, or somebody's work was not found
+      2    the call or the environment is wrong; one line says what
+      130  interrupted
+    """,
 )
 console = Console(highlight=False)
 
-CourseOption = Annotated[Path, typer.Option("--course", help="The course root.")]
+AssignmentArgument = Annotated[
+    str, typer.Argument(metavar="ASSIGNMENT", help="Its name, as in source/ and release/.")
+]
+CourseOption = Annotated[Path, typer.Option("--course", metavar="DIR", help="The course root.")]
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", metavar="N", min=1, max=1024, help="Notebooks graded at the same time."),
+]
+SchedulerOption = Annotated[
+    str,
+    typer.Option(metavar="ADDRESS", help="Address of a Dask scheduler whose workers do the work."),
+]
 HERE = Path(".")
+PROCESSORS = os.cpu_count() or 1
+# The base of what typer says about a wrong call: click's own class, or typer's copy of it.
+WrongCall: type[Exception] = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
 
 
 @app.command()
 def grade(
-    assignment: str,
+    assignment: AssignmentArgument,
     student: Annotated[
-        list[str] | None, typer.Option(help="Only this student (may be repeated).")
+        list[str] | None,
+        typer.Option("--student", metavar="ID", help="Only this student (may be repeated)."),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Notebooks graded at the same time.")
-    ] = os.cpu_count() or 1,
-    force: Annotated[bool, typer.Option(help="Grade again what has not changed.")] = False,
+    jobs: JobsOption = PROCESSORS,
+    force: Annotated[
+        bool, typer.Option("--force", help="Grade again what has not changed.")
+    ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of a table.")
     ] = False,
     run_student_code_unconfined: Annotated[
-        bool, typer.Option(help="Grade even where this machine can confine nothing.")
+        bool,
+        typer.Option(
+            "--run-student-code-unconfined",
+            help="Grade even where this machine can confine nothing.",
+        ),
     ] = False,
-    scheduler: Annotated[
-        str, typer.Option(help="Address of a Dask scheduler whose workers do the work.")
-    ] = "",
+    scheduler: SchedulerOption = "",
     course: CourseOption = HERE,
 ) -> None:
     """Grade submissions and record them in the gradebook."""
-    from autograder.grading import Plan, grade_class, reasons
+    from autograder.grading import Plan, grade_class, reasons, untimed
     from autograder.record.copies import report_copies
     from autograder.record.nbgrader_glue import engine_of
 
@@ -63,22 +96,23 @@ def grade(
     shown = Console(stderr=True, highlight=False) if json_ else console
     with plan.view().on(shown) as view:
         results = grade_class(plan, engine, view, force)
-    reasons(results, report_copies(plan.course, assignment), shown)
+    reasons(results, [*untimed(plan), *report_copies(plan.course, assignment)], shown)
     if json_:
         print(json.dumps([result.to_json() for result in results], ensure_ascii=False))
-    failed = any(n.status == "failed" for r in results for n in r.notebooks)
+    failed = any(n.status in ("failed", "not found") for r in results for n in r.notebooks)
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
 def release(
-    assignment: str,
+    assignment: AssignmentArgument,
     solutions: Annotated[
-        bool, typer.Option(help="Also run and write the solutions (trains once, for real).")
+        bool,
+        typer.Option(help="Also run and write the solutions, or not (trains once, for real)."),
     ] = True,
     course: CourseOption = HERE,
 ) -> None:
-    """Regenerate the release and the solutions, and prove that nothing leaked."""
+    """Regenerate release and solutions, and prove that nothing leaked."""
     from autograder.release import make_release, make_solutions, solution_run
 
     here = Course.at(course)
@@ -92,11 +126,61 @@ def release(
 
 
 @app.command()
+def collect(
+    assignment: AssignmentArgument,
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The platform's zip archive, or a folder.")
+    ],
+    from_: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="moodle|canvas",
+            help="Whose archive it is; unless given, it holds a folder for each student.",
+        ),
+    ] = "",
+    roster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The platform's list of students, as CSV."),
+    ] = None,
+    course: CourseOption = HERE,
+) -> None:
+    """Fill submitted/ from the archive of a learning platform."""
+    from autograder.record import collect as collecting
+    from autograder.record.gradebook import Gradebook
+
+    here = Course.at(course)
+    here.known(assignment)
+    platform = collecting.chosen(from_)
+    people = collecting.read_roster(roster) if roster is not None else []
+    if people:
+        collecting.enrol(Gradebook(here), people)
+    done = collecting.collect(here, assignment, archive, platform, people)
+    for line in done.lines():
+        console.print(line, markup=False, soft_wrap=True)
+    raise typer.Exit(0 if done.complete else 1)
+
+
+@app.command()
 def export(
-    assignment: str,
-    to: Annotated[str, typer.Option(help="The gradebook that shall import it: moodle or canvas.")],
+    assignments: Annotated[
+        list[str],
+        typer.Argument(metavar="ASSIGNMENT", help="Names, as in source/ and release/."),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(metavar="moodle|canvas", help="The gradebook that shall import it."),
+    ],
     output: Annotated[
-        Path | None, typer.Option(help="The file to write; standard output unless given.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write; standard output unless given."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ASSIGNMENT=NAME",
+            help="What the platform calls an assignment's column (may be repeated).",
+        ),
     ] = None,
     course: CourseOption = HERE,
 ) -> None:
@@ -104,7 +188,14 @@ def export(
     from autograder.record import export as export_
     from autograder.record.gradebook import Gradebook
 
-    text, remarks = export_.export(Gradebook(Course.at(course)), check_name(assignment), to)
+    names = {}
+    for one in column or []:
+        assignment, equals, name = one.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--column {one}: say ASSIGNMENT=NAME")
+        names[assignment] = name.strip()
+    wanted = [check_name(name) for name in assignments]
+    text, remarks = export_.export(Gradebook(Course.at(course)), wanted, to, names)
     for remark in remarks:
         print(f"autograder: {remark}", file=sys.stderr)
     if output is None:
@@ -118,34 +209,41 @@ def export(
 
 @app.command()
 def audit(
-    assignment: str,
+    assignment: AssignmentArgument,
     notebook: Annotated[
-        list[str] | None, typer.Option(help="Only this notebook (may be repeated).")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this notebook (may be repeated)."),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Notebooks graded at the same time.")
-    ] = os.cpu_count() or 1,
+    jobs: JobsOption = PROCESSORS,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="Try every machine-made variant, not a sample; takes hours."),
+    ] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Write the whole matrix to this file, if all is well.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the whole matrix to this file, if all is well."),
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the outcome of every trial as JSON.")
     ] = False,
+    scheduler: SchedulerOption = "",
     course: CourseOption = HERE,
 ) -> None:
-    """Grade known right and known wrong solutions, and say where the checks are mistaken."""
+    """Grade known right and known wrong work, to judge the checks."""
     from autograder import audit as auditing
     from autograder.record.nbgrader_glue import engine_of
 
     here = Course.at(course)
     tables = auditing.Tables(here, assignment)
     chosen = notebook or list(tables.sources)
-    if set(chosen) - set(tables.sources):
-        raise UserError(
-            f"{assignment} has no notebook {', '.join(set(chosen) - set(tables.sources))}"
-        )
+    for name in chosen:
+        if name not in tables.sources:
+            raise UserError(
+                f"{assignment} has no notebook {name}; it has {nearest(name, tables.sources)}"
+            )
     shown = Console(stderr=True, highlight=False) if json_ else console
-    found = auditing.audit(tables, chosen, engine_of(here, jobs), jobs, shown)
+    engine = engine_of(here, jobs, scheduler=scheduler)
+    found = auditing.audit(tables, chosen, engine, jobs, shown, all_)
     if json_:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
@@ -158,21 +256,24 @@ def audit(
 @app.command()
 def data() -> None:
     """Fetch MNIST and verify it; check the ORENIST file."""
-    from data import mnist, orenist
+    from autograder.data import mnist, orenist
 
     console.print(f"MNIST: {mnist.fetch(say=console.print)}")
-    path = Path(orenist.__file__).parent / "ORENIST.data"
-    images, _ = orenist.load(path)
-    console.print(f"ORENIST: {len(images)} images in {path}")
+    try:
+        images, _ = orenist.load(orenist.DATA_FILE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"ORENIST cannot be read, install the kit again: {error}") from error
+    console.print(f"ORENIST: {len(images)} images in {orenist.DATA_FILE}")
 
 
 @app.command()
 def doctor(course: CourseOption = HERE) -> None:
     """Say what this machine can and cannot do."""
-    from autograder.engine.sandbox import LAYERS, refused
+    from autograder.data import mnist
+    from autograder.engine.sandbox import LAYERS, Sandbox, refused
+    from autograder.engine.trial import STEPS, explained, trial
     from autograder.engine.warm import WarmInterpreter
     from autograder.kernel.isolate import LANDLOCK, NAMESPACES, landlock_abi
-    from data import mnist
 
     table = Table(show_header=False, box=None)
     table.add_row("course", str(Course.at(course).root))
@@ -184,13 +285,17 @@ def doctor(course: CourseOption = HERE) -> None:
     except mnist.MnistUnavailable as error:
         table.add_row("MNIST", str(error))
     table.add_row("Landlock", f"interface {landlock_abi()}" if landlock_abi() else "no")
-    confined = False
+    confined, fault = False, ""
     with console.status("trying the sandbox"), WarmInterpreter() as warm:
         warm.wait()
         for level in (NAMESPACES, LANDLOCK):
             reason = refused(warm, level)
             table.add_row(level, f"refused: {reason}" if reason else ", ".join(LAYERS[level]))
-            confined = confined or not reason
+            if not reason and not confined:  # this is how grading would confine
+                confined, place = True, Sandbox(warm.address, level)
+                fault = trial(place)
+                table.add_row("notebooks", fault or f"run ({', '.join(STEPS)})")
+                fault = fault and explained(fault, place)
         memory = "bounded by a control group" if warm.bounds_memory else "watched from outside"
         table.add_row("memory", memory)
     console.print(table)
@@ -199,11 +304,13 @@ def doctor(course: CourseOption = HERE) -> None:
             "this machine cannot confine student code: allow user namespaces, or use a kernel "
             "with Landlock (5.13 or later) and libseccomp"
         )
+    if fault:
+        raise UserError(f"notebooks cannot run on this machine: {fault}")
 
 
 @app.command()
 def demo(course: CourseOption = HERE) -> None:
-    """Make three submissions, grade them with nbgrader, and show scores and feedback."""
+    """Grade three example submissions; show scores and feedback."""
     from autograder.demo import run_demo
 
     run_demo(Course.at(course), console)
@@ -212,20 +319,40 @@ def demo(course: CourseOption = HERE) -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error."""
     signal.signal(signal.SIGINT, _interrupt)
+    if os.path.expanduser("~") == "~":  # Jupyter looks for settings there and must have a name
+        os.environ["HOME"] = "/nonexistent"
     try:
-        app()
-    except (UserError, _data_error()) as error:
-        print(f"autograder: {error}", file=sys.stderr)
+        settle_in()
+        status = app(standalone_mode=False)
+        raise SystemExit(status or 0)
+    except WrongCall as error:
+        raise SystemExit(_wrong_call(error)) from None
+    except UserError as error:
+        _say(error)
         raise SystemExit(2) from None
-    except Exception:
-        traceback.print_exc()  # a fault of ours; 1 would say that a submission is to blame
+    except Exception as error:
+        if said := explained(error):
+            _say(said)
+        else:
+            traceback.print_exc()  # a fault of ours; 1 would say that a submission is to blame
         raise SystemExit(2) from None
     except _Interrupted:
-        print(
-            "autograder: interrupted; what was done is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+        _say("interrupted; what was done is kept, the same command goes on from there")
         raise SystemExit(INTERRUPTED) from None
+
+
+def _wrong_call(error: Exception) -> int:
+    """Say in one line what is wrong with a call; its exit status."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "autograder"
+    said: str = error.format_message()  # type: ignore[attr-defined]
+    _say(f"{printable(said).removesuffix('.')}; see `{where} --help`")
+    return 2
+
+
+def _say(what: object) -> None:
+    """Print one line on standard error, whatever names of files or assignments it quotes."""
+    print(f"autograder: {printable(what, limit=4000)}", file=sys.stderr)
 
 
 class _Interrupted(BaseException):
@@ -234,9 +361,3 @@ class _Interrupted(BaseException):
 
 def _interrupt(number: int, frame: object) -> None:
     raise _Interrupted
-
-
-def _data_error() -> type[Exception]:
-    from data.mnist import MnistUnavailable
-
-    return MnistUnavailable

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.checks import Setup
-from autograder.errors import UserError
+from autograder.engine.finding import ADDED, alike, named, passed_over, same_letters
+from autograder.errors import UserError, nearest, printable
+
+LONGEST_NAME = 200  # bytes of a student's name; files are called after it, with something added
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,25 @@ class Course:
             raise UserError(f"{path} is damaged; delete it to draw a new secret")
         return value
 
+    def assignments(self) -> list[str]:
+        """Names of the assignments that have notebooks in `source/` or `release/`, sorted."""
+        folders = [p for kind in ("source", "release") for p in (self.root / kind).glob("[!.]*")]
+        return sorted({path.name for path in folders if any(path.glob("*.ipynb"))})
+
+    def known(self, assignment: str) -> str:
+        """`assignment`, if the course has it.  Raises UserError that names those it has."""
+        names = self.assignments()
+        if check_name(assignment) not in names:
+            there = f"; there is {nearest(assignment, names)}" if names else ", nor any other"
+            raise UserError(f"there is no assignment {assignment} in {self.root}{there}")
+        return assignment
+
     def notebooks(self, assignment: str) -> list[str]:
         """Names of the assignment's notebooks, sorted.
 
-        Raises UserError when the assignment has no release.
+        Raises UserError when there is no such assignment, or it has no release.
         """
-        check_name(assignment)
+        self.known(assignment)
         names = sorted(path.stem for path in self.release(assignment).glob("*.ipynb"))
         if not names:
             raise UserError(
@@ -89,15 +105,111 @@ class Course:
         return names
 
     def students(self, assignment: str) -> list[str]:
-        """Who handed in a folder for the assignment, sorted."""
+        """Who handed in anything for the assignment, sorted.
+
+        They are called by their folders' names, in the one form in which names are compared; a
+        name that cannot be an id (see `odd_name`) stands as it is.
+        """
         folder = self.root / "submitted"
         if not folder.is_dir():
             return []
-        return sorted(
-            entry.name
-            for entry in folder.iterdir()
-            if not entry.name.startswith(".") and os.path.lexists(entry / assignment)
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        known = set(names)
+        found = set()
+        for name in names:
+            if not self._handed_in(folder / name, assignment):
+                continue
+            same = same_letters(name)
+            found.add(name if same in known else same)
+        return sorted(found)
+
+    def odd_name(self, student: str) -> str:
+        """Why nothing can be recorded for a student of that name, and what to do; "" if it can."""
+        try:
+            student.encode()
+        except UnicodeEncodeError:
+            raw = os.fsencode(student)
+            with contextlib.suppress(UnicodeDecodeError):
+                read = printable(raw.decode("cp949"))
+                return (
+                    f"the name of the folder is not in UTF-8; as Korean Windows writes names it is "
+                    f"{read}: rename the folder"
+                )
+            return "the name of the folder is in no known letters: rename the folder"
+        if len(os.fsencode(student)) > LONGEST_NAME:
+            return f"the name of the folder is longer than {LONGEST_NAME} bytes: rename it"
+        if not student.isprintable():
+            return "the name of the folder holds a line break or control character: rename it"
+        if student != same_letters(student):
+            return (
+                "two folders have this name, with letters put together in two ways (NFC and NFD): "
+                f"move what is in this one to the other, {same_letters(student)!a}"
+            )
+        return ""
+
+    def student_folder(self, student: str) -> Path:
+        """The folder of all that a student handed in, whichever way its name writes letters."""
+        top = self.root / "submitted"
+        if not os.path.lexists(top / student) and top.is_dir():
+            for name in os.listdir(top):
+                if same_letters(name) == student:
+                    return top / name
+        return top / student
+
+    def handed_in(self, student: str, assignment: str) -> tuple[Path, tuple[str, ...]]:
+        """Where a student's submission lies: a folder, and the names in it that belong to it.
+
+        All belong to it when there are no names: that is the folder of the assignment.  Where
+        there is none of that name, or another like it beside it, what lies in the student's folder
+        belongs to it, but for the folders of other assignments.
+        """
+        own = self.student_folder(student)
+        names = self._handed_in(own, assignment)
+        if names == [assignment] or not names:
+            return own / assignment, ()
+        return own, tuple(names)
+
+    def _handed_in(self, own: Path, assignment: str) -> list[str]:
+        """Names in a student's folder that belong to the assignment, sorted."""
+        try:
+            names = sorted(os.listdir(own))
+        except OSError:
+            return []
+        names = [name for name in names if not passed_over(name) and name not in ADDED]
+        close = [name for name in names if name == assignment or alike(name, assignment)]
+        others = self.assignments()
+        free = [name for name in names if not any(alike(name, other) for other in others)]
+        if any(os.path.islink(own / n) or not _is_bare(own / n) for n in close):
+            own_names = [path.stem for path in self.release(assignment).glob("*.ipynb")]
+            return sorted([*close, *(name for name in free if named(name, own_names))])
+        if close and not free:
+            return close
+        if free and len(others) > 1 and not self._belongs(own, free, assignment):
+            return close
+        return sorted([*close, *free])
+
+    def _belongs(self, own: Path, names: list[str], assignment: str) -> bool:
+        """Whether what lies in no assignment's folder belongs to this one.
+
+        It does when it holds one of its notebooks by name, or none of any assignment's.
+        """
+        seen = list(names)
+        for name in names:
+            with contextlib.suppress(OSError):
+                seen += os.listdir(own / name)
+        mine = [path.stem for path in self.release(assignment).glob("*.ipynb")]
+        every = [path.stem for path in (self.root / "release").glob("*/*.ipynb")]
+        return any(named(name, mine) for name in seen) or not any(
+            named(name, every) for name in seen
         )
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether a folder holds nothing that a student has put there."""
+    try:
+        return set(os.listdir(folder)) <= set(ADDED)
+    except OSError:
+        return False
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -107,6 +219,9 @@ def write_whole(path: Path, text: str) -> None:
     try:
         half.write_text(text, encoding="utf-8")
         half.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a write names none
+        raise
     finally:
         half.unlink(missing_ok=True)
 
@@ -127,8 +242,19 @@ def identifier(name: str) -> str:
 class Checks:
     """The hidden checks of one notebook: the pytest module and the kernel's surroundings."""
 
+    package: str
     module: Path
     setup: Setup
+
+    @property
+    def name(self) -> str:
+        """The dotted name of the module."""
+        return f"{self.package}.{self.module.stem}"
+
+    @property
+    def conftest(self) -> str:
+        """The dotted name of what pytest would read beside the module."""
+        return f"{self.package}.conftest"
 
 
 def checks_for(assignment: str, notebook: str) -> Checks:
@@ -142,4 +268,4 @@ def checks_for(assignment: str, notebook: str) -> Checks:
     module = Path(found.__file__).parent / f"test_{identifier(notebook)}.py"
     if not module.is_file():
         raise UserError(f"{notebook} has no hidden checks: there is no {module.name}")
-    return Checks(module, found.NOTEBOOKS.get(notebook, Setup()))
+    return Checks(package, module, found.NOTEBOOKS.get(notebook, Setup()))

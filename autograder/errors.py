@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
-class UserError(Exception):
+class _Said(Exception):
+    """An error whose text is shown, whatever names and messages of strangers stand in it."""
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())
+
+
+class UserError(_Said):
     """The call or the environment is wrong; the command line prints it and exits with 2."""
 
 
-class CannotGrade(Exception):
+class CannotGrade(_Said):
     """A submission, or one notebook of it, cannot be graded; the text is the reason."""
 
 
-class GraderFault(Exception):
+class Passing(Exception):
+    """Something that can go well another time though nothing was mended, as under less load."""
+
+
+class GraderFault(_Said):
     """The grader could not do its part, under too much load perhaps; no submission is to blame."""
 
 
@@ -24,3 +38,48 @@ def printable(text: object, limit: int = 500) -> str:
     """
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else "?" for c in line[:limit])
+
+
+def cause_of(message: str) -> str:
+    """What an error's message says has happened.
+
+    TensorFlow puts what it says about a graph behind the places where the operation was defined,
+    and more of these behind it; both are left out.
+    """
+    kept: list[str] = []
+    traced = False
+    for line in message.partition("Original stack trace for ")[0].splitlines():
+        said = line.strip()
+        if said.startswith("Detected at node "):
+            traced = True
+        elif said.startswith("Node: "):
+            traced = False
+        elif said.endswith("Original error:"):
+            kept.clear()
+        elif not (traced or said == "Graph execution error:" or said.startswith("[[{{node ")):
+            kept.append(said)
+    return "\n".join(filter(None, kept)) or message
+
+
+def printable_lines(text: str) -> str:
+    """A text (a log, a hint) with its lines and tabs, and otherwise only printable characters.
+
+    Nothing in it moves a terminal's cursor, sets a title or turns the direction of writing.
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(
+        "".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines
+    )
+
+
+def nearest(name: str, known: Iterable[str], most: int = 5) -> str:
+    """At most so many of the known names in a sentence, those first that look like `name`."""
+
+    def unlike(other: str) -> tuple[float, str]:
+        pair = SequenceMatcher(None, name.casefold(), other.casefold())
+        return -pair.ratio(), other
+
+    names = [printable(name) for name in sorted(known, key=unlike)]
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

@@ -24,12 +24,14 @@ from rich.progress import (
 from rich.table import Table
 
 from autograder.course import Course, check_name, write_whole
-from autograder.engine.grade import Job, cache_key
-from autograder.engine.pool import Engine
+from autograder.engine.finding import same_letters
+from autograder.engine.grade import Job, cache_key, cannot_grade
+from autograder.engine.pool import Engine, one_run
 from autograder.engine.results import NotebookResult, SubmissionResult
-from autograder.errors import UserError
-from autograder.record.autograde import unfinished
+from autograder.errors import UserError, nearest, printable
+from autograder.record.autograde import handed_in_at, time_in, unfinished
 from autograder.record.gradebook import Gradebook
+from autograder.release import see_that_they_are_notebooks
 
 
 class View:
@@ -94,10 +96,15 @@ class Plan:
         """
         notebooks = course.notebooks(check_name(assignment))
         course.secret()  # a damaged one is found before anything is shown
+        folders = course.release(assignment), course.source(assignment)
+        own = [folder / f"{name}.ipynb" for folder in folders for name in notebooks]
+        see_that_they_are_notebooks(path for path in own if path.exists())
         present = course.students(assignment)
+        students = [same_letters(s) if same_letters(s) in present else s for s in students]
         for student in students:
             if check_name(student) not in present:
-                raise UserError(f"{student} has handed in nothing for {assignment}")
+                who = f"; there is work of {nearest(student, present)}" if present else ""
+                raise UserError(f"{student} has handed in nothing for {assignment}{who}")
         chosen = list(dict.fromkeys(students)) or present
         if not chosen:
             raise UserError(f"nobody has handed in {assignment}: submitted/ holds nothing for it")
@@ -117,17 +124,22 @@ def grade_class(
     `force` says so.  An interrupted run keeps what it has computed and recorded.
     """
     course, assignment = plan.course, plan.assignment
+    results: dict[str, SubmissionResult] = {}
+    for student in plan.students:
+        if why := course.odd_name(student):
+            results[student] = _refused(plan, engine, student, why)
+            view.add(results[student])
+    recordable = [student for student in plan.students if student not in results]
     work = {
         engine.job(student, assignment, name): student
-        for student in plan.students
+        for student in recordable
         for name in plan.notebooks
     }
     gradebook = Gradebook(course)
     recorded = set(gradebook.scores(assignment))
-    states = {student: _state(course, student, work) for student in plan.students}
-    waiting: dict[str, dict[str, NotebookResult]] = {student: {} for student in plan.students}
-    results: dict[str, SubmissionResult] = {}
-    with contextlib.closing(engine.grade(work, force)) as outcomes:
+    states = {student: _state(course, student, work) for student in recordable}
+    waiting: dict[str, dict[str, NotebookResult]] = {student: {} for student in recordable}
+    with one_run(), contextlib.closing(engine.grade(work, force)) as outcomes:
         for job, graded in outcomes:
             student = work[job]
             waiting[student][job.notebook] = graded.result
@@ -142,6 +154,13 @@ def grade_class(
                 write_whole(_mark(plan, student), json.dumps(wanted))
             view.add(results[student])
     return [results[student] for student in plan.students]
+
+
+def _refused(plan: Plan, engine: Engine, student: str, why: str) -> SubmissionResult:
+    """The answer for a student for whom nothing can be recorded."""
+    jobs = [engine.job(student, plan.assignment, name) for name in plan.notebooks]
+    notebooks = [cannot_grade(job, why).result for job in jobs]
+    return SubmissionResult(printable(student), plan.assignment, notebooks)
 
 
 def _state(course: Course, student: str, work: dict[Job, str]) -> str:
@@ -184,15 +203,33 @@ def score_table(notebooks: list[str]) -> Table:
 def _cell(notebook: NotebookResult) -> str:
     if notebook.status != "graded":
         return notebook.status
-    return f"{notebook.score:g}/{notebook.max_score:g}{'*' if notebook.reason else ''}"
+    said = notebook.reason or notebook.found
+    return f"{notebook.score:g}/{notebook.max_score:g}{'*' if said else ''}"
 
 
-def reasons(results: list[SubmissionResult], copies: list[str], console: Console) -> None:
-    """Print why notebooks were not graded, or not wholly, and which checkpoints are copies."""
+def reasons(results: list[SubmissionResult], remarks: list[str], console: Console) -> None:
+    """Print why notebooks were not graded, or not wholly, and what a person should look at.
+
+    That is how notebooks were found, which checks broke at what they were given, and `remarks`.
+    """
     for result in results:
+        whole = {notebook.reason for notebook in result.notebooks if notebook.status != "graded"}
+        alone = whole if len(whole) == 1 and len(result.notebooks) > 1 else set()
+        if alone and all(notebook.reason in alone for notebook in result.notebooks):
+            console.print(f"{result.student}: {whole.pop()}", markup=False)
+            continue
         for notebook in result.notebooks:
-            if notebook.reason:
-                line = f"{result.student}, {notebook.name}: {notebook.reason}"
-                console.print(line, markup=False)
-    for line in copies:
+            for said in filter(None, [notebook.found, notebook.reason, *notebook.raised]):
+                console.print(f"{result.student}, {notebook.name}: {said}", markup=False)
+    for line in remarks:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def untimed(plan: Plan) -> list[str]:
+    """A line for each submission that may be late, though its timestamp does not tell."""
+    lines = []
+    for student in plan.students:
+        said = time_in(handed_in_at(plan.course, student, plan.assignment))[1]
+        if said:
+            lines.append(f"{printable(student)}: {said}")
+    return lines

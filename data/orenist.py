@@ -2,7 +2,7 @@
 
 Class 0 is a vertical stroke, class 1 a horizontal one, class 2 a cross of both.
 
-    python -m data.orenist      writes ORENIST.data again, the same byte for byte
+    python -m autograder.data.orenist      writes ORENIST.data again, the same byte for byte
 
 The same generator gives fresh pictures for any other seed. The file is read by
 `images, labels = pickle.load(file)` with NumPy 1 and NumPy 2; `load` reads it, and
@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ SEED = 49
 SIDE = 28
 CLASSES = 3
 
-DATA_FILE = Path(__file__).with_name("ORENIST.data")
-STUDENT_FILE = Path(__file__).parents[1] / "source" / "ch4-cnn" / "ORENIST.data"
+DATA_FILE = Path(__file__).resolve().with_name("ORENIST.data")
+STUDENT_FILE = DATA_FILE.parents[1] / "source" / "ch4-cnn" / "ORENIST.data"  # in a checkout
 
 Pixels = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -93,6 +94,8 @@ def load(path: Path) -> tuple[Floats, Floats]:
 
 def main() -> None:
     """Write the data file, and the copy that students get with the notebooks."""
+    if not STUDENT_FILE.parent.is_dir():
+        sys.exit(f"{STUDENT_FILE.parent} is not there: run this in a checkout")
     for path in (DATA_FILE, STUDENT_FILE):
         write(path)
         print(f"wrote {path}")

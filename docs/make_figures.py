@@ -161,7 +161,7 @@ QUANTITIES = (
         "MNIST_EARLY_ACCURACY",
         False,
         log_odds,
-        f"Test accuracy of notebook 4 where a grading run stops it: after {TRAINING_STEPS} steps "
+        f"Test accuracy of notebook 4 in a grading run, which computes {TRAINING_STEPS} steps "
         f"on {TRAIN_ROWS} digits.\nAn untrained network has 0.1.",
     ),
     Quantity(
@@ -239,6 +239,42 @@ To add seeds: `python -m autograder.checks.ch4_cnn.measure mnist 20`, then
 """
 
 
+SAMPLES = """\
+## Samples on which a wrong function could agree
+
+Checks of layers, losses and accuracies draw images, weights and labels. The table says how far
+wrong functions are from the right one on {seeds} draws, in tolerances of the checks: below 1 they
+would pass. Right functions in another precision must stay below 1. Labels are made so that no share
+agrees by arithmetic. p is the probability that one more draw is misjudged, by the same prediction
+interval on y = log₁₀ of the distance; `tests/test_checks_chance.py` demands that it is below 1 in
+{limit}.
+
+| | least | most | p |
+|---|--:|--:|--:|
+"""
+
+
+def misjudged(entry: dict[str, float]) -> float:
+    """The probability that one more draw falls on the other side of the tolerance."""
+    n, deviation = int(entry["seeds"]), entry["deviation"]
+    if n < 2:
+        return 1.0
+    # Distances are kept in three decimals.
+    away = abs(entry["mean"]) / (max(deviation, 0.001) * math.sqrt(1 + 1 / n))
+    return student_tail(away, n - 1)
+
+
+def samples_text(samples: dict[str, dict[str, float]]) -> str:
+    """The section about samples, for what has been measured."""
+    seeds = int(next(iter(samples.values()))["seeds"])
+    rows = [
+        f"| {name} | {10 ** entry['least']:.2g} | {10 ** entry['most']:.2g} "
+        f"| {chance(misjudged(entry))} |"
+        for name, entry in samples.items()
+    ]
+    return SAMPLES.format(seeds=seeds, limit=grouped(1 / LIMIT)) + "\n".join(rows) + "\n"
+
+
 def grouped(number: float) -> str:
     """A whole number with two significant digits, in groups of three."""
     if number >= 100:
@@ -279,6 +315,7 @@ def thresholds_text(record: dict[str, Any]) -> str:
             parts.append(f"![Histogram: {quantity.title}](thresholds-{quantity.name}.svg)\n")
         else:
             parts.append("Not measured yet.\n")
+    parts.append(samples_text(record["samples"]))
     parts.append(
         MODEL.format(limit=grouped(1 / LIMIT), mistakes=grouped(1 / LIMIT_OF_MISTAKES), many=MANY)
     )
@@ -423,7 +460,7 @@ def photograph(page: Path, browser: str, target: Path) -> None:
         view = opened.new_page(viewport={"width": 1000, "height": 800})
         view.route("http*://**", lambda route: route.abort())
         view.goto(page.as_uri())
-        cell = view.locator(f".cell:has(a[name='{SHOWN}'])").first
+        cell = view.locator(f"#cell-{SHOWN}")
         box = cell.bounding_box()
         assert box is not None
         margin = 12

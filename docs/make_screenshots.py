@@ -17,10 +17,10 @@ from playwright.sync_api import expect  # noqa: E402
 from submissions import source  # noqa: E402
 
 from autograder.course import Course  # noqa: E402
+from autograder.data import mnist  # noqa: E402
 from autograder.demo import HALF  # noqa: E402
 from autograder.engine.notebook import grade_id, is_solution  # noqa: E402
 from autograder.release import Training, solved  # noqa: E402
-from data import mnist  # noqa: E402
 from hub.__main__ import COURSE  # noqa: E402
 from hub.demo import ASSIGNMENT, Demonstration  # noqa: E402
 

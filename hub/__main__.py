@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 
+from autograder.data.mnist import MnistUnavailable
 from autograder.errors import UserError
-from data.mnist import MnistUnavailable
 from hub.demo import Demonstration, Members
 
 COURSE = Members(
@@ -23,6 +24,7 @@ def main() -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    os.umask(0o022)  # others must be able to enter what is made for them
     print("setting up a JupyterHub (about half a minute)", flush=True)
     try:
         with Demonstration([COURSE]) as hub:

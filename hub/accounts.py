@@ -1,34 +1,69 @@
-"""Unix accounts that live as long as a demonstration, and everything that runs under them.
+"""Unix accounts that live as long as a demonstration, and the proof of whose they are.
 
-An account's comment names the demonstration it belongs to, so that one that was killed is
-cleaned up by the next.
+Each account and each group carries the mark of the run that made it: in its comment, and in
+place of a password.  Only what carries the mark of a run is ever removed, by that run or, when
+its process has ended, by a later one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import grp
+import json
 import os
 import pwd
+import re
+import secrets
 import shutil
-import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.errors import UserError
+from hub import processes
+from hub.processes import Process
 
-MARK = "course-hub"
 PREFIX = "course-hub-"  # of the folders of demonstrations
+OWNER, LIFELINE = "owner.json", "lifeline.json"  # in such a folder
 GROUP_PREFIX = "course-"
+NUMBERS = range(1000, 60_000)  # of people; what lies outside belongs to the system
+STOPPING_SECONDS = 60.0
+_GROUP_PASSWORDS = Path("/etc/gshadow")
+_MARK = re.compile(r"course-hub (\d+) (\d+) ([0-9a-f]{16})(?: (\d+))?")
 
 
-def create(names: Iterable[str], groups: Mapping[str, Iterable[str]], folder: Path) -> None:
+@dataclass(frozen=True)
+class Run:
+    """One demonstration: the process it belongs to, and a word that no other one has."""
+
+    process: Process
+    token: str
+
+    @classmethod
+    def begin(cls, folder: Path) -> Run:
+        """A new run of this process, noted in its `folder`."""
+        run = cls(Process.of(os.getpid()), secrets.token_hex(8))
+        note = folder / OWNER
+        note.touch(mode=0o600)
+        note.write_text(json.dumps([run.process.pid, run.process.start, run.token]), "utf-8")
+        return run
+
+    @property
+    def mark(self) -> str:
+        """What its groups carry, and its accounts with their number behind it."""
+        return f"course-hub {self.process.pid} {self.process.start} {self.token}"
+
+
+def create(
+    run: Run, names: Iterable[str], groups: Mapping[str, Iterable[str]], folder: Path
+) -> None:
     """Make an account for each name, with a private home below `folder`/homes, and the groups.
 
     groups: members by group.  Raises UserError when an account or a group is there already: it
-    is somebody's.
+    is somebody's, and stays as it is.
     """
     homes = folder / "homes"
     homes.mkdir()
@@ -40,76 +75,141 @@ def create(names: Iterable[str], groups: Mapping[str, Iterable[str]], folder: Pa
                 f"this machine has an account {name!r} already, and the demonstration makes its "
                 "own; end the other demonstration, or rename the account"
             )
-        comment = f"{MARK} {os.getpid()} {folder}"
+        number = _free_number()
         _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/bash",
-             "--home-dir", str(homes / name), "--comment", comment, name)  # fmt: skip
+             "--uid", str(number), "--home-dir", str(homes / name),
+             "--comment", f"{run.mark} {number}", name)  # fmt: skip
         home = homes / name
         home.mkdir(mode=0o700)
         shutil.chown(home, name, name)
     for group, members in groups.items():
-        _run("groupadd", group)
+        _run("groupadd", "--password", f"!{run.mark}", group)
         _run("gpasswd", "--members", ",".join(members), group)
 
 
-def remove(names: Iterable[str]) -> None:
-    """End everything that runs under these accounts, and delete them and groups of them alone."""
-    names = set(names)
-    groups = [g.gr_name for g in grp.getgrall() if _is_theirs(g, names)]
-    present = [name for name in names if _uid(name) is not None]
-    end_processes({uid for name in present if (uid := _uid(name)) is not None})
-    for name in present:
-        _run("userdel", name)
-    for group in groups:
-        _run("groupdel", group)
+def _free_number() -> int:
+    """A user id that no account has, no group, and nothing that runs."""
+    taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
+    number = max((taken | processes.owners()) & set(NUMBERS), default=NUMBERS[0] - 1) + 1
+    if number not in NUMBERS:
+        raise UserError(f"no user id below {NUMBERS.stop} is free for the demonstration")
+    return number
 
 
-def _is_theirs(group: grp.struct_group, names: set[str]) -> bool:
-    members = set(group.gr_mem)
-    return group.gr_name.startswith(GROUP_PREFIX) and bool(members) and members <= names
+def remove(run: Run, folder: Path) -> None:
+    """End everything that runs under this run's accounts, and delete them and its groups.
+
+    folder: the run's; where the accounts have their homes.
+    """
+    mine = dict(_marked(run, folder))
+    processes.end(lambda: processes.of_accounts(mine.values(), run.process.start))
+    for name, number in list(_marked(run, folder)):
+        if mine.get(name) == number:
+            _delete("userdel", name, lambda: [name for name, _ in _marked(run, folder)])
+    for group in _marked_groups(run):
+        _delete("groupdel", group, lambda: _marked_groups(run))
+
+
+def _delete(command: str, name: str, left: Callable[[], list[str]]) -> None:
+    try:
+        _run(command, name)
+    except UserError:
+        if name in left():  # else another one has cleaned up at the same time
+            raise
+
+
+def _marked(run: Run, folder: Path) -> Iterator[tuple[str, int]]:
+    """(name, number) of the accounts that this run has made and nobody has changed since."""
+    everybody = pwd.getpwall()
+    numbers = [entry.pw_uid for entry in everybody]
+    for entry in everybody:
+        if (
+            entry.pw_gecos == f"{run.mark} {entry.pw_uid}"
+            and Path(entry.pw_dir) == folder / "homes" / entry.pw_name
+            and numbers.count(entry.pw_uid) == 1
+        ):
+            yield entry.pw_name, entry.pw_uid
+
+
+def _marked_groups(run: Run) -> list[str]:
+    if not _GROUP_PASSWORDS.exists():
+        return [entry.gr_name for entry in grp.getgrall() if entry.gr_passwd == f"!{run.mark}"]
+    fields = [line.split(":") for line in _GROUP_PASSWORDS.read_text("utf-8").splitlines()]
+    return [one[0] for one in fields if len(one) > 1 and one[1] == f"!{run.mark}"]
+
+
+# -- demonstrations that were killed -----------------------------------------------------------
 
 
 def remove_stale() -> None:
-    """Remove the accounts and folders of demonstrations that were killed."""
-    stale: dict[Path, list[str]] = {}
+    """Remove what demonstrations that were killed have left: accounts, groups, folders.
+
+    What still runs for them is on its way out, and is waited for.  As long as its process runs,
+    a demonstration keeps everything.
+    """
+    for run, folder in {*_noted(), *_with_accounts()}:
+        if run.process.is_alive:
+            continue
+        _wait_for_lifeline(folder)
+        if os.geteuid() == 0:
+            remove(run, folder)
+        if _owner(folder) == run:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _noted() -> Iterator[tuple[Run, Path]]:
+    """Runs whose folders lie where ours would."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if (run := _owner(folder)) is not None:
+            yield run, folder
+
+
+def _with_accounts() -> Iterator[tuple[Run, Path]]:
+    """Runs that accounts of this machine name; their homes say where the folder is."""
     for entry in pwd.getpwall():
-        mark, _, rest = entry.pw_gecos.partition(" ")
-        pid, _, folder = rest.partition(" ")
-        if mark == MARK and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            stale.setdefault(Path(folder), []).append(entry.pw_name)
-    for place, names in stale.items():
-        remove(names)
-        if place.name.startswith(PREFIX) and not place.is_symlink():
-            shutil.rmtree(place, ignore_errors=True)
+        found = _MARK.fullmatch(entry.pw_gecos)
+        homes = Path(entry.pw_dir).parent
+        if found and found[4] and homes.name == "homes" and homes.parent.name.startswith(PREFIX):
+            run = Run(Process(int(found[1]), int(found[2])), found[3])
+            yield run, homes.parent
 
 
-def end_processes(uids: set[int], seconds: float = 10) -> None:
-    """Kill every process of these users.  Raises UserError when one does not end in time."""
-    deadline = time.monotonic() + seconds
-    while running := _processes(uids):
-        if time.monotonic() > deadline:
-            raise UserError(f"processes {running} do not end")
-        for pid in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def _processes(uids: set[int]) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and entry.stat().st_uid in uids:
-                status = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if status not in "ZX":
-                    found.append(int(entry.name))
-    return found
-
-
-def _uid(name: str) -> int | None:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
+def _owner(folder: Path) -> Run | None:
+    """Whose folder it is, when it is one that this account's demonstrations have made."""
+    if not folder.name.startswith(PREFIX):
         return None
+    note = _note(folder, OWNER)
+    match note:
+        case [int(pid), int(start), str(token)]:
+            return Run(Process(pid, start), token)
+    return None
+
+
+def _note(folder: Path, name: str) -> object:
+    """A note in a demonstration's folder; None when there is none that could be trusted."""
+    try:
+        for path in (folder, folder / name):
+            status = path.lstat()
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
+                return None
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _wait_for_lifeline(folder: Path) -> None:
+    """Wait until what ends a killed demonstration's Hub has done so; end both if it does not."""
+    match _note(folder, LIFELINE):
+        case [int(pid), int(start)]:
+            lifeline = Process(pid, start)
+        case _:
+            return
+    deadline = time.monotonic() + STOPPING_SECONDS
+    while lifeline.is_alive and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if lifeline.is_alive:
+        processes.end(lambda: processes.descendants(lifeline))
+        processes.end(lambda: [lifeline] if lifeline.is_alive else [])
 
 
 def _run(*command: str) -> None:

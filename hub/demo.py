@@ -12,10 +12,8 @@ import getpass
 import grp
 import json
 import os
-import pwd
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,9 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from autograder.data import mnist
 from autograder.errors import UserError
-from data import mnist
 from hub import accounts
+from hub.courses import EXCHANGE, RELEASE, give, make_root, run
 from hub.environment import (
     ROOT,
     grader_environment,
@@ -43,18 +42,6 @@ from hub.environment import (
 
 ASSIGNMENT = "ch4-cnn"
 START_SECONDS = 120
-# `nbgrader generate_assignment` and `release_assignment`, in one process.
-RELEASE = """
-import sys
-from nbgrader.apps import NbGraderAPI, NbGraderApp
-app = NbGraderApp()
-app.load_config_file()
-api = NbGraderAPI(config=app.config)
-for step in (api.generate_assignment, api.release_assignment):
-    outcome = step(sys.argv[1])
-    if not outcome["success"]:
-        sys.exit(outcome.get("error") or outcome["log"])
-"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +75,7 @@ class Demonstration:
         self.accounts = list(dict.fromkeys([*self.people, *(c.grader for c in self.courses)]))
         self.passwords = {name: secrets.token_urlsafe(9) for name in self.people}
         self._hub: subprocess.Popen[bytes] | None = None
+        self._run: accounts.Run | None = None
 
     # -- where things are ----------------------------------------------------------------------
 
@@ -116,10 +104,10 @@ class Demonstration:
     # -- life ------------------------------------------------------------------------------------
 
     def __enter__(self) -> Demonstration:
-        if self.as_root:
-            accounts.remove_stale()
+        accounts.remove_stale()
         self.folder = Path(tempfile.mkdtemp(prefix=accounts.PREFIX))
         try:
+            self._run = accounts.Run.begin(self.folder)
             self._set_up()
             self._start()
         except BaseException:
@@ -136,30 +124,16 @@ class Demonstration:
         self.close()
 
     def close(self) -> None:
-        """End every process, and remove accounts and files."""
-        if self._hub is not None:
-            self._end_hub(self._hub)
-        if self.as_root:
-            accounts.remove(self.accounts)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _end_hub(self, hub: subprocess.Popen[bytes]) -> None:
-        # Left to itself, a Hub gives each service half a minute.  Here nothing of theirs is kept.
-        children = _descendants(hub.pid)
-        hub.send_signal(signal.SIGTERM)
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            hub.wait(5)
-        # Whatever its parent left behind still has our folder in its environment.
-        while pids := {*children, hub.pid, *_naming(self.folder)} & _running():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            hub.poll()
-            time.sleep(0.05)
-        hub.wait()
+        """End every process, and remove accounts and files: those of this run, no others."""
+        try:
+            if self._hub is not None:
+                assert self._hub.stdin is not None
+                self._hub.stdin.close()  # the lifeline ends the Hub and all it has started
+                self._hub.wait()
+            if self.as_root and self._run is not None:
+                accounts.remove(self._run, self.folder)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- setting up --------------------------------------------------------------------------------
 
@@ -179,7 +153,8 @@ class Demonstration:
         if self.as_root:
             interpreter = share_interpreter(self.folder / "python")
             share_environment(self.folder / "env", interpreter)
-            accounts.create(self.accounts, self._groups(), self.folder)
+            assert self._run is not None
+            accounts.create(self._run, self.accounts, self._groups(), self.folder)
         (self.folder / "courses").mkdir()
         for course in self.courses:
             self._make_course(course)
@@ -199,34 +174,18 @@ class Demonstration:
         folder = self.root(course.name).parent
         folder.mkdir()
         root = self.root(course.name)
-        for part in ("source", "release"):
-            ignore = shutil.ignore_patterns("__pycache__", "mdc_session*", "checkpoint")
-            shutil.copytree(ROOT / part, root / part, ignore=ignore)
-        for part in ("source", "release"):
-            for path in (root / part / ASSIGNMENT).glob("*.ipynb"):
-                if course.notebooks and path.stem not in course.notebooks:
-                    path.unlink()
-        configuration = (ROOT / "nbgrader_config.py").read_text(encoding="utf-8")
-        configuration += (
-            "\n# This Hub.\n"
-            f"c.CourseDirectory.course_id = {course.name!r}\n"
-            f"c.CourseDirectory.root = {str(root)!r}\n"
-            f"c.Exchange.root = {str(self.exchange)!r}\n"
-            f"{course.settings}\n"
+        make_root(
+            root, root, course.name, self.exchange, [ASSIGNMENT], course.notebooks, course.settings
         )
-        (root / "nbgrader_config.py").write_text(configuration, encoding="utf-8")
-        # Made here, with the sticky bit, so that no student can remove another's submission.
         place = self.exchange / course.name
-        for name, mode in (("", 0o750), ("outbound", 0o755), ("feedback", 0o711)):
-            (place / name).mkdir(exist_ok=True)
+        for name, mode in EXCHANGE.items():
+            (place / name).mkdir()
             (place / name).chmod(mode)
-        (place / "inbound").mkdir()
-        (place / "inbound").chmod(0o1733)
         if self.as_root:
             grader_environment(folder / "env", self.folder / "env")
             folder.chmod(0o700)
             for top in (folder, place):
-                _give(top, course.grader)
+                give(top, course.grader)
             os.chown(place, -1, grp.getgrnam(f"{accounts.GROUP_PREFIX}{course.name}").gr_gid)
         self.run(course.grader, "python", "-c", RELEASE, ASSIGNMENT, course=course.name)
 
@@ -237,31 +196,21 @@ class Demonstration:
 
         Raises UserError when it fails and `check` is set.
         """
-        programs = self._programs(course)
         home = self.home(user) if self.as_root else Path.home()
-        folders = [self.folder / "jupyter" / "everyone"]
-        environment = {
-            "HOME": str(home),
-            "PATH": f"{programs}:{os.defpath}",
-            "LANG": "C.UTF-8",
-            "USER": user,
-            "MNIST_DIR": str(self.folder / "mnist"),
-            "NBGRADER_EXCHANGE": str(self.exchange),
-            "JUPYTER_CONFIG_PATH": ":".join(map(str, folders)),
-        }
-        done = subprocess.run(
-            [str(programs / command[0]), *command[1:]],
-            cwd=self.root(course) if course else home,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            **(_account(user) if self.as_root else {}),
+        return run(
+            user,
+            command,
+            self._programs(course),
+            self.root(course) if course else home,
+            {
+                "HOME": str(home),
+                "MNIST_DIR": str(self.folder / "mnist"),
+                "NBGRADER_EXCHANGE": str(self.exchange),
+                "JUPYTER_CONFIG_PATH": str(self.folder / "jupyter" / "everyone"),
+            },
+            as_user=self.as_root,
+            check=check,
         )
-        if check and done.returncode != 0:
-            line = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise UserError(f"{' '.join(command[:2])} as {user} failed: {line}")
-        return done
 
     def _programs(self, course: str = "") -> Path:
         if not self.as_root:
@@ -286,7 +235,9 @@ class Demonstration:
             "accounts": self.as_root,
             "spawner": "jupyterhub.spawner.LocalProcessSpawner" if self.as_root else "simple",
             "homes": "" if self.as_root else str(self.folder / "homes"),
+            "authenticator": "hub.passwords.PasswordFile",
             "passwords": self.passwords,
+            "extra": "",
             "courses": {
                 course.name: {
                     "grader": course.grader,
@@ -303,12 +254,14 @@ class Demonstration:
         description = self.folder / "state" / "place.json"
         description.touch(mode=0o600)
         description.write_text(json.dumps(place, indent=1), encoding="utf-8")
+        hub = [sys.executable, "-m", "jupyterhub", "-f", str(ROOT / "hub/jupyterhub_config.py")]
+        lifeline = [sys.executable, "-m", "hub.lifeline", str(self.folder)]
         with self.log.open("wb") as log:
             self._hub = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(ROOT / "hub/jupyterhub_config.py")],
-                cwd=self.folder / "state",
+                [*lifeline, *hub],
+                cwd=ROOT,
                 env={**_clean_environment(), "COURSE_HUB": str(description)},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us, who then end the Hub
@@ -332,25 +285,9 @@ class Demonstration:
         raise UserError(f"{url} does not answer; the log ends in: {' | '.join(tail)}")
 
 
-def _account(user: str) -> dict[str, Any]:
-    """Arguments that let `subprocess` run something as this user."""
-    entry = pwd.getpwnam(user)
-    groups = os.getgrouplist(user, entry.pw_gid)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
-
-
 def _clean_environment() -> dict[str, str]:
     """What the Hub needs of our environment; nothing that would tell servers about us."""
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(Path.home())}
-
-
-def _give(top: Path, user: str) -> None:
-    """Make a user the owner of a tree; of a link in it, not of what it leads to."""
-    account = pwd.getpwnam(user)
-    for path, folders, files in os.walk(top):
-        for name in ("", *folders, *files):
-            owned = os.path.join(path, name)
-            os.chown(owned, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -359,41 +296,3 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def _running() -> set[int]:
-    """Every process that has not ended."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                    found.add(int(entry.name))
-    return found
-
-
-def _naming(folder: Path) -> set[int]:
-    """Processes with `folder` in their environment, among those that we may look at."""
-    found = set()
-    for pid in _running() - {os.getpid()}:
-        with contextlib.suppress(OSError):
-            if os.fsencode(folder) in Path(f"/proc/{pid}/environ").read_bytes():
-                found.add(pid)
-    return found
-
-
-def _descendants(pid: int) -> list[int]:
-    """Every process below `pid`, children of children included."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-                children.setdefault(int(parent), []).append(int(entry.name))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Of the interpreter: what is large, and what no notebook imports.
 NOT_SHARED = {"site-packages", "test", "idlelib", "turtledemo", "__pycache__"}
 _READABLE, _EXECUTABLE = stat.S_IROTH, stat.S_IXOTH
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def is_public(path: Path) -> bool:
@@ -29,10 +30,11 @@ def is_public(path: Path) -> bool:
     )
 
 
-def share(source: Path, target: Path, leave_out: Iterable[str] = ()) -> None:
+def share(source: Path, target: Path, leave_out: Iterable[str] = (), link: bool = True) -> None:
     """Make the tree `source` appear as `target`, readable by all; the source stays as it is.
 
-    Files are linked.  One that others may not read, or that lies on another disk, is copied.
+    Files are linked.  One that others may not read, that belongs to somebody else (who could
+    change it later), or that lies on another disk, is copied; without `link` all are.
     """
     skipped = set(leave_out)
     target.mkdir(parents=True, exist_ok=True)
@@ -45,31 +47,38 @@ def share(source: Path, target: Path, leave_out: Iterable[str] = ()) -> None:
             if entry.is_symlink():
                 goal.symlink_to(os.readlink(entry))
             elif entry.is_dir():
-                share(Path(entry.path), goal, skipped)
+                share(Path(entry.path), goal, skipped, link)
             else:
-                share_file(Path(entry.path), goal)
+                share_file(Path(entry.path), goal, link)
 
 
-def share_file(source: Path, target: Path) -> None:
+def share_file(source: Path, target: Path, link: bool = True) -> None:
     """Link or copy one file so that all may read it, and run it if its owner may."""
-    mode = source.stat().st_mode
-    if mode & _READABLE:
+    status = source.stat()
+    mode = status.st_mode
+    if (
+        link
+        and mode & _READABLE
+        and status.st_uid == os.geteuid()
+        and not mode & _WRITABLE_BY_OTHERS
+    ):
         try:
             os.link(source, target)
         except OSError:  # another disk, or no more links to this file
             pass
         else:
             return
-    shutil.copy2(source, target)
+    shutil.copy2(source, target)  # ours, whoever owns the source
     target.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
 
 
 def share_interpreter(folder: Path) -> Path:
-    """The interpreter below `.venv`, or a copy in `folder` if other accounts cannot run it."""
+    """The interpreter below `.venv`, or a copy in `folder` if others cannot run it, or own it."""
     base = Path(sys.base_prefix)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     original = (base / "bin" / name).resolve()
-    if is_public(original) and is_public(Path(os.__file__)):
+    mine = original.stat().st_uid == os.geteuid()
+    if mine and is_public(original) and is_public(Path(os.__file__)):
         return original
     library = Path(os.__file__).parent
     share(library, folder / library.relative_to(base), NOT_SHARED - {"__pycache__"})
@@ -104,21 +113,23 @@ def grader_environment(folder: Path, shared: Path) -> Path:
     interpreter = (shared / "bin" / "python").resolve()
     _make_venv(folder, interpreter)
     kit = folder / "kit"
-    leave_out = ("__pycache__", "mnist")
-    for package in ("autograder", "data"):
-        shutil.copytree(ROOT / package, kit / package, ignore=shutil.ignore_patterns(*leave_out))
+    share(ROOT / "autograder", kit / "autograder", ["__pycache__"], link=False)
+    data = kit / "autograder" / "data"
+    if data.is_symlink():  # as it is in a checkout
+        data.unlink()
+        share((ROOT / "autograder" / "data").resolve(), data, ["__pycache__", "mnist"], link=False)
     for entry in _site_packages(Path(sys.prefix)).glob("autograder-*.dist-info"):
-        shutil.copytree(entry, kit / entry.name)
+        share(entry, kit / entry.name, link=False)
     # In this order: graders import what students import, and the kit besides.
     (_site_packages(folder) / "kit.pth").write_text(f"{_site_packages(shared)}\n{kit}\n")
     (folder / "share").symlink_to(shared / "share")
-    shutil.copytree(shared / "etc", folder / "etc")
+    share(shared / "etc", folder / "etc", link=False)
     _write_scripts(Path(sys.prefix) / "bin", folder, lambda name: True)
     return folder / "bin" / "python"
 
 
 def _is_kit(name: str) -> bool:
-    return bool(re.match(r"(__editable__.*autograder|autograder|__pycache__)", name))
+    return bool(re.match(r"(__editable__.*autograder|autograder)", name))
 
 
 def _site_packages(prefix: Path) -> Path:

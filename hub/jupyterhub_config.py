@@ -1,8 +1,9 @@
 """JupyterHub for courses that grade themselves.
 
 Everything that depends on the place is read from one JSON file, named by COURSE_HUB: who is who,
-which courses there are, where things lie.  `make hub` writes it for a demonstration; on a Hub of
-your own, write it by hand (docs/hub.md has an example).  What follows is the same everywhere.
+which courses there are, where things lie.  `make hub` writes it for a demonstration, and
+`python -m hub.install` for a Hub of your own.  What follows is the same everywhere; what your
+institution wants otherwise stands in a file of its own, which is read last.
 
 Per course there are a Unix account, two groups and two services:
 
@@ -47,9 +48,9 @@ c.ConfigurableHTTPProxy.command = [
 c.JupyterHub.cleanup_servers = True
 
 # -- who may log in ---------------------------------------------------------------------------
-# A password for each, from the file.  Replace it by your institution's log-in.
-c.JupyterHub.authenticator_class = "hub.passwords.PasswordFile"
-c.PasswordFile.passwords = place["passwords"]
+c.JupyterHub.authenticator_class = place["authenticator"]
+c.PasswordFile.passwords = place["passwords"]  # of a demonstration
+c.PAMAuthenticator.open_sessions = False
 c.Authenticator.allowed_users = instructors | students
 
 # -- their servers ------------------------------------------------------------------------------
@@ -151,3 +152,7 @@ for name, course in courses.items():
             "timeout": 120,  # a Hub gives up when a service does not answer by then
         },
     ]
+
+# -- what this institution wants otherwise ---------------------------------------------------------
+if place["extra"]:
+    load_subconfig(place["extra"])  # noqa: F821  JupyterHub provides it

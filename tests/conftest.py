@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from outside import Outside, standing
-from submissions import ASSIGNMENT, ROOT, CourseCopy
+from submissions import ASSIGNMENT, PREFIX, ROOT, CourseCopy
 
 from autograder.course import Course
+from autograder.data import mnist
+from autograder.engine.run import NotebookRun
+from autograder.engine.sandbox import sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.release import Training
-from data import mnist
+
+SAVE = f"""
+import numpy as np, tensorflow.compat.v1 as tf
+tf.disable_v2_behavior()
+weights = tf.Variable(np.arange(12.0).reshape(3, 4), name="weights")
+with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    tf.train.Saver().save(sess, "./{PREFIX.rpartition("-")[0]}", global_step=4000)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +43,17 @@ def solved_run() -> Path:
     """
     data = {"MNIST_DIR": mnist.fetch()}
     return Training(Course.at(ROOT), ASSIGNMENT).run(data, lambda notebook, line: None)
+
+
+@pytest.fixture(scope="session")
+def saved(warm: WarmInterpreter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small checkpoint, as a Saver writes it."""
+    folder = tmp_path_factory.mktemp("saved")
+    notebook = new_notebook(cells=[new_code_cell(SAVE)])
+    with NotebookRun(notebook, folder, sandbox=sandbox(warm), environment={}, seconds=60) as run:
+        run.finish()
+    shutil.rmtree(folder / ".ipython")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import nbformat
 from nbgrader.utils import notebook_hash
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy
+from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, read_here
 
 from autograder.course import Course
+from autograder.engine.arrival import Release, look, survey
 from autograder.engine.checking import points_of
 from autograder.engine.grade import Graded, Job
-from autograder.engine.notebook import read_submitted, restore
+from autograder.engine.notebook import restore
 from autograder.engine.pool import Engine
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
 from autograder.hub.reconcile import Reconciler
@@ -67,7 +68,9 @@ class Scripted(Engine):
                 self.graded.append((job.submission, job.notebook))
             self.before(job)
             release = nbformat.read(job.release / f"{job.notebook}.ipynb", as_version=4)
-            notebook = restore(read_submitted(job.submission, job.notebook), release)
+            found = look(survey(job.submission), Release(job.release, job.notebook, ()))
+            path = found.files.get(f"{job.notebook}.ipynb", f"{job.notebook}.ipynb")
+            notebook = restore(read_here(job.submission, path.removesuffix(".ipynb")), release)
             passed = any(RIGHT in cell.source for cell in notebook.cells)
             cells = [
                 CellResult(name, points, [CheckResult("test_it", "It is right", passed, "read it")])
@@ -233,7 +236,7 @@ class Attempted:
     @property
     def graded(self) -> bool:
         """Whether nbgrader's feedback is there."""
-        return "panel-heading" in self.page()
+        return 'id="toc"' in self.page()
 
 
 def template(root: Path) -> CourseCopy:

@@ -71,6 +71,11 @@ class TestDouble:
             time.sleep(0.02)
         if ends.exists():
             os._exit(1)
+        breaks = ends.with_name(f"breaks {name}")
+        left = int(breaks.read_text()) if breaks.exists() else 0
+        if left:
+            breaks.write_text(str(left - 1))
+            raise MemoryError
         assert values.value("double") == 2 * values.value("number")
         note(f"end {name} {os.getpid()}")
 """
@@ -181,6 +186,10 @@ class GatedCourse:
     def let_it_end_its_worker(self, number: int, name: str = NOTEBOOKS[0]) -> None:
         """Let the check of this notebook end the process it runs in, past its gate, every time."""
         self._sign("ends its worker", number, name).touch()
+
+    def let_the_grader_fail(self, number: int, name: str, times: int) -> None:
+        """Let the check of this notebook meet, so often, what no submission can cause."""
+        self._sign("breaks", number, name).write_text(str(times))
 
     def log(self, event: str) -> list[tuple[int, str, int]]:
         """What was logged so far: the numbers, the notebooks, and the processes that did it."""

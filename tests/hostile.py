@@ -205,8 +205,12 @@ def lie(self, question):
         "open_session": None, "run": [shaped(name) for name in names],
         "variables": [], "assign": None, "variable_values": [shaped(n) for n in names],
         "initialised": [True for _ in names], "learns": [True for _ in names],
-        "figure": {"axes": [{"images": [np.zeros((28, 28)), np.zeros((14, 14))], "points": [],
-                             "bars": np.zeros((0, 2)), "ylim": [0.0, 1.0], "title": ""}]},
+        "figure": {"texts": [], "axes": [{"box": np.array([0.0, 0, 1, 1]), "xlim": np.ones(2),
+            "ylim": np.array([0.0, 1.0]), "ticks": np.ones(1), "labels": [""], "scatters": [],
+            "bars": np.zeros((0, 4)), "pictures": [
+                {"box": np.array([0.0, r, 1, r + 0.5]), "data": np.zeros((n, n)),
+                 "level": np.zeros((n, n)), "colours": np.ones((2, 3)), "limits": np.zeros(2)}
+                for r, n in ((0.0, 14), (0.5, 28))]}]},
     }.get(op)
     return {"id": question["id"], "value": value}
 responder.Responder.answer = lie
@@ -284,13 +288,16 @@ forge()
 get_ipython().events.register("post_run_cell", lambda *_: forge())
 """
 CONTROL = """
-import zmq
-context = zmq.Context()
-for name in ("k-1", "k-2", "k-3", "k-4", "k-5"):
+import socket, zmq
+context, names = zmq.Context(), []
+for number in range(3, 512):
+    try: names.append(socket.socket(fileno=os.dup(number)).getsockname())
+    except OSError: pass
+for name in filter(None, names):
     for kind in (zmq.DEALER, zmq.SUB):
         one = context.socket(kind); one.setsockopt(zmq.LINGER, 0); one.setsockopt(zmq.SNDTIMEO, 100)
         try:
-            one.connect("ipc://" + os.path.dirname(get_ipython().config.IPKernelApp.connection_file) + "/" + name)
+            one.connect(f"ipc://{name}")
             one.send_multipart([b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"])
         except Exception: pass
 """
@@ -637,7 +644,7 @@ def sparse_files(folder: Path) -> None:
 
 def very_many_files(folder: Path) -> None:
     (folder / "many").mkdir()
-    for number in range(2100):
+    for number in range(21_000):
         (folder / "many" / f"f{number}").touch()
 
 
@@ -771,11 +778,18 @@ HARD_CODED = {
     "    return np.zeros(np.shape(image))",
 }
 
-# What the visible checks show: the sum on the slide (1 of 3 parts of the points), and the size
-# of the result (1 of 4).
+# What the visible checks show: the sum on the slide (1 of 5 parts of the points), and the size
+# of the result and that it contains floats (2 of 6).
 VISIBLE = round(
-    max_points(FILTERS)["fig-4-3-neighbourhood-sum-check"] / 3
-    + max_points(FILTERS)["fig-4-4-convolve-check"] / 4,
+    max_points(FILTERS)["fig-4-3-neighbourhood-sum-check"] / 5
+    + max_points(FILTERS)["fig-4-4-convolve-check"] * 2 / 6,
+    2,
+)
+
+# What constants of the right shapes get: that of the filter (1 of 8 parts), and of its maps (1 of 11).
+SHAPES_ALONE = round(
+    max_points(FILTERS)["ofe-04-edge-filter-check"] / 8
+    + max_points(FILTERS)["ofe-05-graph-check"] / 11,
     2,
 )
 
@@ -785,7 +799,7 @@ ATTACKS: dict[str, Attack] = {
     "hooks-publish-marks": Attack(2, HOOKS),
     "messages-forged": Attack(2, FORGED),
     "control-channel": Attack(2, "import os\n" + CONTROL),
-    "outputs-claimed": Attack(3, change=claim_outputs),
+    "outputs-claimed": Attack(3, change=claim_outputs, status="unchanged"),
     "comparisons-patched": Attack(4, PATCHES),
     # What it patches, matplotlib needs: it has no pictures.
     "comparisons-patched-solved-half": Attack(
@@ -797,9 +811,9 @@ ATTACKS: dict[str, Attack] = {
     ),
     "liars": Attack(5, LIARS),
     "stack-inspected": Attack(6, LOOKING, LOOKED),
-    # What a notebook gets, too, that writes constants of the right shapes and types: no more.
-    "responder-says-zero": Attack(6, liar("0.0"), points=1.4),
-    "responder-says-one": Attack(6, liar("1.0"), points=1.4),
+    # What a notebook gets, too, that writes constants of the right shapes: no more.
+    "responder-says-zero": Attack(6, liar("0.0"), points=SHAPES_ALONE),
+    "responder-says-one": Attack(6, liar("1.0"), points=SHAPES_ALONE),
     "threads-answer": Attack(6, LINE + MASTERS),
     "answers-guessed": Attack(15, LINE + GUESSES),
     **{
@@ -810,7 +824,7 @@ ATTACKS: dict[str, Attack] = {
     "speaks": Attack(8, SPEAK + "import threading\nspeak(b'leak')"),
     "leaves-files": Attack(8, LEAVE),
     "writes": Attack(9, WRITE),
-    "files-that-run": Attack(10, change=files_that_run),
+    "files-that-run": Attack(10, change=files_that_run, status="unchanged"),
     "files-that-run-beside-solutions": Attack(10, solved=True, change=files_that_run, points=FULL),
     "stays": Attack(11, STAY),
     "kills": Attack(12, KILL),
@@ -868,11 +882,11 @@ ATTACKS: dict[str, Attack] = {
         points=AT_THE_GRAPH,
         reason="the kernel ended in cell OFE-05",
     ),
-    "odd-points": Attack(14, change=odd_points),
+    "odd-points": Attack(14, change=odd_points, status="unchanged"),
     "odd-ids": Attack(14, change=odd_ids),
     "odd-ids-solved": Attack(14, change=odd_ids, solved=True, points=FULL),
-    "cells-swapped": Attack(14, change=swap_cells),
-    "many-cells": Attack(14, change=many_cells, solved=True, points=FULL),
+    "cells-swapped": Attack(14, change=swap_cells, status="unchanged"),
+    "many-cells": Attack(14, change=many_cells, solved=True, status="failed"),
     "hard-coded": Attack(18, cells=HARD_CODED, points=VISIBLE),
     "shows-html": Attack(19, SHOW, change=hostile_text),
     "shows-html-solved": Attack(19, last=SHOW, solved=True, points=FULL),
@@ -885,12 +899,7 @@ ATTACKS: dict[str, Attack] = {
     "sparse-files": Attack(
         23, change=sparse_files, status="failed", reason="the submission holds more than 2 GB"
     ),
-    "very-many-files": Attack(
-        23,
-        change=very_many_files,
-        status="failed",
-        reason="the submission holds more than 2000 files",
-    ),
+    "very-many-files": Attack(23, change=very_many_files, solved=True, points=FULL),
     "deep-nesting": Attack(
         23, change=deep_nesting, status="failed", reason=f"{FILTERS}.ipynb is not a"
     ),

@@ -9,16 +9,16 @@ import pwd
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
 
 from hub.demo import ASSIGNMENT, Demonstration
 
-T = TypeVar("T")
 PATIENCE = 120_000  # ms; a bound for a machine that is busy, not a measure
 _ARGUMENTS = """
     --no-sandbox --disable-gpu --disable-background-networking --disable-component-update
@@ -60,14 +60,17 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 300) -> T:
-    """The first true value of `look`, which is called until then."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.2)
-    return found
+def barriers(page: Any) -> list[tuple[str, str]]:
+    """What axe-core finds serious on a page, for people who read it: rule and element."""
+    page.evaluate(
+        resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+    )
+    return [
+        (rule["id"], node["html"][:200])
+        for rule in page.evaluate("axe.run()")["violations"]
+        for node in rule["nodes"]
+        if rule["impact"] in ("serious", "critical")
+    ]
 
 
 class Person:
@@ -179,7 +182,7 @@ class Person:
         item = self.page.locator(".jp-DirListing-item", has_text=notebook)
         item.dblclick()
         frame = self.page.frame_locator("iframe[sandbox]").last
-        frame.locator("h4").first.wait_for()
+        frame.locator("h1").first.wait_for()
         return frame
 
     @property
@@ -189,8 +192,13 @@ class Person:
 
 
 def answers(hub: Demonstration, course: str) -> list[dict[str, object]]:
-    """What the service has answered to attempts, out of its records."""
-    folder = hub.root(course) / ".autograder" / "hub" / "answers"
+    """What the service of a course has answered to attempts."""
+    return answers_in(hub.root(course))
+
+
+def answers_in(root: Path) -> list[dict[str, object]]:
+    """What the service in a course root has answered to attempts, out of its records."""
+    folder = root / ".autograder" / "hub" / "answers"
     return [json.loads(path.read_text("utf-8")) for path in folder.glob("*/*.json")]
 
 

@@ -6,17 +6,41 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
+from rich.console import Console
 from submissions import ASSIGNMENT, ROOT
 
 from autograder import audit
-from autograder.audit import EQUIVALENT, MUTANT, SEED, Audit, Check, Outcome, Tables, Trial, judge
+from autograder.audit import (
+    ELSEWHERE,
+    EQUIVALENT,
+    KILLED,
+    MUTANT,
+    MUTATION,
+    REWRITING,
+    SAMPLE,
+    SEED,
+    SURVIVES,
+    Audit,
+    Check,
+    Outcome,
+    Tables,
+    Trial,
+    judge,
+    sample,
+)
 from autograder.course import Course
+from autograder.demands import TABLE, Demand, read_demands
+from autograder.engine.grade import Graded
+from autograder.engine.pool import Engine
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
 from autograder.errors import UserError
 
+NOTEBOOK = "1-orenist-filter"
 REPORT = ROOT / "docs" / "validity.md"
 
 
@@ -65,8 +89,9 @@ def test_no_two_trials_hand_in_the_same(trials: list[Trial]) -> None:
 @pytest.fixture
 def recorded(tables: Tables) -> Audit:
     """What the audit of the notebooks that the report has must have found."""
-    audited = re.findall(r"^## (\S+)$", REPORT.read_text("utf-8"), re.MULTILINE)
-    return audit.expected(tables, audited)
+    text = REPORT.read_text("utf-8")
+    audited = re.findall(r"^## (\S+)$", text, re.MULTILINE)
+    return audit.expected(tables, audited, every="every one was tried" in text)
 
 
 def test_the_report_is_current(recorded: Audit) -> None:
@@ -85,6 +110,12 @@ def test_every_notebook_has_been_audited(tables: Tables, recorded: Audit) -> Non
 
 # -- tables ------------------------------------------------------------------------------------
 
+EXPLAINED = """
+[[survivor]]
+cells = ["fig-4-3-neighbourhood-sum"]
+changes = ["leave out a call: return float(np.sum(patch * kernel)) → return np.sum(patch * kernel)"]
+reason = "it is a float all the same"
+"""
 ROW = '[[mutant]]\nname = "a"\ncells = ["ofe-04-edge-filter"]\nhint = "."\n'
 
 
@@ -99,8 +130,10 @@ def course(tmp_path: Path) -> Course:
 
 
 def write(course: Course, text: str) -> Tables:
-    """The tables of a course with this one file."""
-    (course.root / "tests" / "validity" / "ch4_cnn" / "t.toml").write_text(text, encoding="utf-8")
+    """The tables of a course with this one file, and what the notebooks ask."""
+    folder = course.root / "tests" / "validity" / "ch4_cnn"
+    (folder / "t.toml").write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "tests" / "validity" / "ch4_cnn" / TABLE, folder)
     return Tables(course, ASSIGNMENT)
 
 
@@ -118,6 +151,8 @@ def write(course: Course, text: str) -> Tables:
         (f'{ROW}fails = ["ofe-05-graph-check::test_shape"]', "no check ofe-05-graph-check::"),
         (f"{ROW}{ROW}", "two trials are called a in ofe-04-edge-filter"),
         ('[[seeds]]\ncell = "ofe-04-edge-filter"', "cell, count and code"),
+        ('[[survivor]]\ncells = ["ofe-04-edge-filter"]', "cells, changes and reason"),
+        (f"{EXPLAINED}{EXPLAINED}", "explained twice"),
     ],
 )
 def test_a_table_that_names_what_is_not_there_is_refused(
@@ -150,6 +185,208 @@ def test_cells_left_unwritten_may_fail(course: Course) -> None:
     assert {key.partition("::")[0] for key in one.may} == {"mdc-08-resume-check"}
     assert "mdc-08-resume" not in other.sources
     assert not other.may
+
+
+# -- what the notebooks ask ----------------------------------------------------------------------
+
+HALVE = Check("halve-check", "test_values", "Each pixel is the largest of its block")
+SHOW = Check("show-check", "test_figure", "The picture is there")
+WORDS = "**Write** `halve`, which keeps the largest"
+HALVE_ROW = f'"{WORDS}" = ["test_values"]'
+SHOW_ROW = '"**Write** `fig`." = ["test_figure"]'
+
+
+def demands(folder: Path, halve: str = HALVE_ROW, show: str = SHOW_ROW) -> list[Demand]:
+    """The demands of a notebook of two grade cells, with these rows."""
+    new = nbformat.v4
+    release = new.new_notebook(
+        cells=[
+            new.new_markdown_cell(
+                "**Write** `halve`, which keeps the\nlargest of each block, and print it.",
+                id="halve-text",
+            ),
+            new.new_code_cell('# TODO: keep the largest\nraise Exception("TODO")', id="halve"),
+            _grade_cell("halve-check", 'expect_array("halved", (14, 14))'),
+            new.new_markdown_cell("**Write** `fig`.", id="show-text"),
+            _grade_cell("show-check", 'needs("fig")'),
+        ]
+    )
+    path = folder / TABLE
+    path.write_text(f"[halve-check]\n{halve}\n[show-check]\n{show}\n", encoding="utf-8")
+    return read_demands(path, {"n": release}, {"n": [HALVE, SHOW]})
+
+
+def _grade_cell(name: str, source: str) -> nbformat.NotebookNode:
+    mark = {"grade": True, "grade_id": name, "solution": False}
+    return nbformat.v4.new_code_cell(source, id=name, metadata={"nbgrader": mark})
+
+
+def test_where_a_notebook_asks_for_something_is_found(tmp_path: Path) -> None:
+    halve = (
+        f'"and print it" = "read by nobody"\n{HALVE_ROW}\n'
+        '"the largest" = ["test_values"]\n'
+        '\'expect_array("halved", (14, 14))\' = ["test_values"]'
+    )
+    text = ("halve-text", WORDS)
+    stub, visible = (
+        ("halve", "the largest"),
+        ("halve-check", 'expect_array("halved", (14, 14))'),
+    )
+    assert demands(tmp_path, halve) == [
+        Demand("n", "halve-check", HALVE, (text, stub, visible)),
+        Demand("n", "halve-check", None, (("halve-text", "and print it"),), "read by nobody"),
+        Demand("n", "show-check", SHOW, (("show-text", "**Write** `fig`."),)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("halve", "why"),
+    [
+        ("", "demands.toml, halve-check: no row has test_values, “Each pixel is the largest"),
+        ('"and print it" = "read by nobody"', "no row has test_values"),
+        (HALVE_ROW.replace("largest", "mean"), "n does not say '**Write** `halve`, which keeps"),
+        (HALVE_ROW.replace("largest", "large"), "n does not say"),
+        (HALVE_ROW.replace(WORDS, "**Write** `fig`."), "n does not say '**Write** `fig`.' up to"),
+        (HALVE_ROW.replace(WORDS, ""), "n does not say ''"),
+        (f'{HALVE_ROW}\n"and print it" = ["test_print"]', "there is no check test_print"),
+        (f'{HALVE_ROW}\n"and print it" = ["test_figure"]', "there is no check test_figure"),
+        (f'{HALVE_ROW}\n"and print it" = []', "name the checks that look at it, or say why none"),
+        (f"{HALVE_ROW}\n[draw-check]\n{SHOW_ROW}", "there is no grade cell draw-check"),
+        ("and print it", "demands.toml is not TOML"),
+    ],
+)
+def test_a_demand_that_text_and_checks_do_not_share_is_refused(
+    tmp_path: Path, halve: str, why: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(why)):
+        demands(tmp_path, halve)
+
+
+def test_every_check_of_the_chapter_looks_at_what_its_notebook_asks(tables: Tables) -> None:
+    checks = [check for of in tables.checks.values() for check in of]
+    assert [demand.check for demand in tables.demands if demand.check] == checks
+    assert len(checks) > 150
+
+
+def test_a_notebook_that_loses_its_words_is_refused(course: Course) -> None:
+    path = course.release(ASSIGNMENT) / f"{NOTEBOOK}.ipynb"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("divided by **23.0**", "scaled"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"ofe-04-edge-filter-check: .* does not say 'All weights"):
+        write(course, "")
+
+
+def test_an_assignment_that_lists_no_demands_says_what_to_do(course: Course) -> None:
+    write(course, "")
+    (course.root / "tests" / "validity" / "ch4_cnn" / TABLE).unlink()
+    with pytest.raises(UserError, match=r"has no demands\.toml, .*writing-checks\.md"):
+        Tables(course, ASSIGNMENT)
+
+
+# -- variants made by machine --------------------------------------------------------------------
+
+SOLUTION = "fig-4-3-neighbourhood-sum"
+
+
+@pytest.fixture(scope="module")
+def variants(tables: Tables) -> list[Trial]:
+    return tables.variants()
+
+
+def test_every_solution_cell_has_variants(tables: Tables, variants: list[Trial]) -> None:
+    for kind in SAMPLE:
+        counts = Counter(trial.cell for trial in variants if trial.kind == kind)
+        cells = [cell for solutions in tables.sources.values() for cell in solutions]
+        assert [cell for cell in cells if counts[cell] < 5] == []
+        assert counts.total() >= {MUTATION: 1500, REWRITING: 500}[kind]
+
+
+def test_no_two_variants_have_one_name(variants: list[Trial]) -> None:
+    counts = Counter((trial.kind, trial.cell, trial.name) for trial in variants)
+    assert set(counts.values()) == {1}
+
+
+def test_an_own_cell_stands_beside_a_solution(variants: list[Trial]) -> None:
+    of = {t.name: t.insert for t in variants if t.cell == SOLUTION and t.insert}
+    assert {name: place for name, ((place, _),) in of.items()} == {
+        "an own cell before": "fig-4-3-patch",
+        "an own cell after": SOLUTION,
+    }
+
+
+def test_the_sample_is_the_same_whatever_else_is_tried(variants: list[Trial]) -> None:
+    drawn = sample(variants)
+    assert {trial.title for trial in sample(variants[::-1])} == {trial.title for trial in drawn}
+    left = sample([trial for trial in variants if trial is not drawn[0]])
+    assert len({trial.title for trial in drawn} - {trial.title for trial in left}) == 1
+
+
+def test_the_sample_is_drawn_evenly_from_all_cells(variants: list[Trial]) -> None:
+    for kind, count in SAMPLE.items():
+        counts = Counter(trial.cell for trial in sample(variants) if trial.kind == kind)
+        assert counts.total() == count
+        assert len(counts) == 39
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_another_seed_draws_another_sample(
+    variants: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {trial.title for trial in sample(variants)}
+    monkeypatch.setattr(audit, "SAMPLE_SEED", audit.SAMPLE_SEED + 1)
+    assert len(before - {trial.title for trial in sample(variants)}) > len(before) / 2
+
+
+def test_an_explained_mutation_may_keep_full_marks(course: Course) -> None:
+    tables = write(course, EXPLAINED)
+    for _ in range(2):  # the tables may be read more than once
+        tables.trials()
+    explained = [trial for trial in tables.variants() if trial.fate == SURVIVES]
+    assert [(t.cell, t.about) for t in explained] == [(SOLUTION, "it is a float all the same")]
+    assert tables.unknown(explained) == []
+
+
+def test_an_explanation_of_what_is_not_there_is_reported(course: Course) -> None:
+    tables = write(course, EXPLAINED.replace("float(np", "int(np"))
+    found = audit.expected(tables, ["2-orenist-classification"])
+    assert len(found.stale) == 1
+    assert found.stale[0] in found.misses
+    assert found.stale[0].startswith(f"{SOLUTION}: the tables explain a mutation that there is not")
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C."""
+
+
+class Counting(Engine):
+    """Grades nothing: every notebook loses its marks; interrupted after so many notebooks."""
+
+    def __init__(self, course: Course, left: int) -> None:
+        super().__init__(course, 1)
+        self.left, self.graded = left, 0
+
+    def _compute(self, todo):
+        for job, key in todo:
+            if self.graded == self.left:
+                raise Interrupted
+            self.graded += 1
+            yield job, key, Graded(NotebookResult(job.notebook, "graded", "", []), "{}")
+
+
+def test_all_variants_go_on_where_they_were_interrupted(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = write(course, "")
+    few = [trial for trial in tables.variants() if trial.notebook == NOTEBOOK][:30]
+    monkeypatch.setattr(tables, "variants", lambda: few)
+    first, second = Counting(course, 17), Counting(course, 100)
+    quiet = Console(quiet=True)
+    with pytest.raises(Interrupted):
+        audit.audit(tables, [NOTEBOOK], first, 1, quiet, every=True)
+    found = audit.audit(tables, [NOTEBOOK], second, 1, quiet, every=True)
+    assert (first.graded, second.graded) == (17, 13)
+    assert len(found.outcomes) == found.made[MUTATION] == 30
+    assert found.every
 
 
 # -- verdicts ----------------------------------------------------------------------------------
@@ -191,6 +428,35 @@ def test_a_verdict_names_what_is_otherwise(
     assert judge(wanted, found).misses == misses
 
 
+@pytest.mark.parametrize(
+    ("fate", "passed", "misses"),
+    [
+        (KILLED, {"a": False}, []),
+        (KILLED, {"a": True}, ["keeps full marks; no table explains that"]),
+        (
+            KILLED,
+            {"a": True, "b": False},
+            ["loses marks, but only elsewhere (c-check::b); no table explains that"],
+        ),
+        (SURVIVES, {"a": True}, []),
+        (SURVIVES, {"a": False}, ["loses marks in its own cell; is explained as [[survivor]]"]),
+        (ELSEWHERE, {"a": True, "b": False}, []),
+        (ELSEWHERE, {"a": True}, ["keeps full marks; is explained as [[elsewhere]]"]),
+    ],
+)
+def test_a_mutation_comes_to_the_end_that_is_explained(
+    fate: str, passed: dict[str, bool], misses: list[str]
+) -> None:
+    mutation = replace(trial("a"), kind=MUTATION, fate=fate)
+    assert judge(mutation, result(**passed)).misses == misses
+
+
+def test_a_rewriting_fails_no_check() -> None:
+    rewriting = Trial(REWRITING, "r", "", "n", "c")
+    assert judge(rewriting, result(a=True)).misses == []
+    assert judge(rewriting, result(a=False)).misses == ["c-check::a fails (about a)"]
+
+
 def test_a_check_that_nothing_fails_is_a_miss() -> None:
     checks = {"n": [Check("c-check", "a", "A"), Check("c-check", "b", "B")]}
     found = Audit("x", checks, [Outcome(trial("a"), ["c-check::a"], [])])
@@ -211,6 +477,46 @@ def test_the_report_shows_who_fails_what() -> None:
     assert "| It is a | ✗ | ✗ |" in text
     assert "| It is b |   | ✗ |" in text
     assert "2 of 2 (100 %)" in text
+
+
+def test_the_report_counts_what_was_made_by_machine() -> None:
+    checks = {"n": [Check("c-check", "a", "It is a"), Check("d-check", "b", "It is b")]}
+    keys = (["c-check::a"], ["d-check::b"], [])
+    outcomes = [
+        Outcome(replace(trial("a"), kind=MUTATION, name=f"negate: {n}", about=f"why {n}"), key, [])
+        for n, key in enumerate(keys)
+    ]
+    outcomes.append(Outcome(Trial(REWRITING, "annotate: x", "", "n", "c"), [], []))
+    found = Audit("x", checks, outcomes, made={MUTATION: 3, REWRITING: 2})
+    text = audit.report(found)
+    assert "3 mutations and 2 rewritings;\n3 and 1 of them were tried" in text
+    assert "| c | 3 | 1 | 1 | 1 | 1 | 1 |" in text
+    assert "| negate | 3 | 1 | 1 | 1 |" in text
+    assert "| annotate | 1 | 1 |" in text
+    assert "### Survivors\n\nWhy 2:\n\n- c: `negate: 2`\n" in text
+    assert "### Marked down only elsewhere\n\nWhy 1:\n\n- c: `negate: 1`\n" in text
+    found.made[REWRITING] = 1
+    assert "\nevery one was tried.\n" in audit.report(found)
+
+
+def test_the_report_says_where_a_demand_is_made_and_what_checks_it() -> None:
+    check = Check("c-check", "test_a", "It is a")
+    asked = [
+        Demand("n", "c-check", check, (("c-text", "let it be a"), ("c", "a | b"))),
+        Demand("n", "c-check", None, (("c-text", "print it"),), "read by nobody"),
+    ]
+    text = audit.report(Audit("x", {"n": [check]}, [], demands=asked))
+    assert (
+        "### Asked in c-check\n\n| demand | where it is said | check |\n|---|---|---|\n"
+        "| It is a | c-text: “let it be a”<br>c: “a &#124; b” | test_a |\n"
+        "|  | c-text: “print it” | none: read by nobody |\n"
+    ) in text
+
+
+def test_the_audit_of_a_notebook_holds_its_own_demands(tables: Tables) -> None:
+    found = audit.expected(tables, [NOTEBOOK])
+    assert {demand.notebook for demand in found.demands} == {NOTEBOOK}
+    assert "### Asked in fig-4-2-blur-check" in audit.report(found)
 
 
 def test_the_report_marks_nothing_that_the_tables_leave_open() -> None:

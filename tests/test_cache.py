@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import pytest
 from gated import ASSIGNMENT, NOTEBOOKS, GatedCourse
+
+from autograder.checks import Setup
+from autograder.course import Checks
+from autograder.engine import bundle, grade
+from autograder.engine.arrival import laid_out
+from autograder.engine.bundle import Bundle, pack
+from autograder.engine.grade import Job, content_key
+from autograder.engine.sandbox import Sandbox
+from autograder.engine.submission import SubmittedFiles
 
 FIRST, SECOND = NOTEBOOKS
 GRADE = ("autograder", "grade", ASSIGNMENT)
@@ -75,7 +87,9 @@ def test_a_file_beside_the_notebooks_touches_every_notebook_of_its_student(
 
 
 def test_a_changed_check_touches_only_its_notebook(graded: GatedCourse) -> None:
-    graded.write_checks(graded.place, of_the_second="# stricter\n")
+    graded.write_checks(graded.place, of_the_second="# only a comment\n")
+    assert succeed(graded, *GRADE) == set()
+    graded.write_checks(graded.place, of_the_second="STRICT = True\n")
     assert succeed(graded, *GRADE) == {(number, SECOND) for number in range(STUDENTS)}
 
 
@@ -90,3 +104,67 @@ def test_a_damaged_result_is_computed_again(graded: GatedCourse) -> None:
     for path in results.rglob("*.json"):
         path.write_text(path.read_text("utf-8")[:-9], "utf-8")
     assert succeed(graded, *GRADE) == graded.all_notebooks()
+
+
+# --- what a result depends on is what was given to the kernel and to the checks ---
+
+SETUPS = {
+    "everything": Setup(files=("*",)),
+    "everything to read": Setup(files=(), read=("*",)),
+    "notebooks": Setup(files=("*.ipynb", "*.txt")),
+    "as usual": Setup(),
+    "data": Setup(files=("data/*",), read=("weights.*", ".hidden*")),
+}
+HANDED_IN = (
+    *(f"{name}.ipynb" for name in ("1-own", "2-other", "sub/3-deep")),
+    *("timestamp.txt", "submission_secret.txt", "results.json", "notes.txt", "helper.py"),
+    *("data/a.csv", "data/timestamp.txt", "weights.index", ".hidden", ".git/config"),
+)
+
+
+@pytest.mark.parametrize("what", SETUPS)
+def test_a_file_that_is_given_away_is_in_the_key_and_no_other_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    setup = SETUPS[what]
+    monkeypatch.setattr(grade, "checks_for", lambda *_: Checks("none", tmp_path, setup))
+    monkeypatch.setattr(bundle, "versions", lambda _: "same")
+    folder, release = tmp_path / "submission", tmp_path / "release"
+    for name in HANDED_IN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    release.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), release / "1-own.ipynb")
+    job = Job("any", "1-own", folder, release, tmp_path / "source", b"secret")
+
+    in_the_key = set()
+    for name in HANDED_IN:
+        before = content_key(job)
+        (folder / name).write_text("changed")
+        if content_key(job) != before:
+            in_the_key.add(name)
+    files = in_the_key - {"1-own.ipynb"}
+    assert len(files) < len(in_the_key)
+    here = Sandbox("", "unconfined")
+    with laid_out(folder, (), job.wanted, here) as laid:
+        readable = SubmittedFiles(laid.folder, here, job.wanted.patterns)
+        assert files == set(readable.names())
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        grade._prepare(scratch, replace(job, submission=laid.folder), setup, modules=True)
+    copied = {str(path.relative_to(scratch)) for path in scratch.rglob("*") if path.is_file()}
+    assert copied <= files
+    sent = [path for part in packed(job) for path, _ in part.files if path.startswith("submission")]
+    assert {path.partition("/")[2] for path in sent} == in_the_key
+    if what == "everything":
+        hidden = {".hidden"}
+        assert copied == files - hidden
+        assert hidden < files
+        assert {"results.json", "data/timestamp.txt", "data/a.csv"} < copied
+    assert not copied & {"timestamp.txt", "submission_secret.txt", "2-other.ipynb"}
+
+
+def packed(job: Job) -> list[Bundle]:
+    """What travels to a cluster's worker."""
+    _, own, shared = pack(job)
+    return [own, *shared]

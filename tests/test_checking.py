@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 
 from autograder.checks import Setup
-from autograder.engine.checking import Checking, points_of, run_checks, seeded
-from autograder.engine.results import CellResult
+from autograder.engine.checking import Checking, points_of, run_checks
+from autograder.engine.fixtures import seeded
+from autograder.engine.results import CellResult, NotebookResult
 from autograder.engine.values import KernelLost
 from autograder.errors import GraderFault, UserError
 
@@ -209,6 +211,43 @@ def test_the_reason_for_no_value_replaces_the_hint(grade: Grade) -> None:
     assert outcome.cells["a-check"].points == 1
 
 
+def test_a_mistake_that_is_known_replaces_the_hint(grade: Grade) -> None:
+    outcome = grade(
+        """
+        from autograder.checks import diagnose
+
+        def judge(answer):
+            diagnose(
+                answer == 4,
+                (lambda: answer < 0, "the sign is the wrong way round"),
+                (lambda: abs(answer) > 4, lambda: f"too large by {answer - 4}"),
+            )
+
+        @grade_cell("a")
+        class TestA:
+            @check("right", hint="think")
+            def test_right(self):
+                judge(4)
+
+            @check("first known mistake", hint="think")
+            def test_first(self):
+                judge(-5)
+
+            @check("second known mistake", hint="think")
+            def test_second(self):
+                judge(5)
+
+            @check("unknown mistake", hint="think")
+            def test_unknown(self):
+                judge(1)
+        """,
+        {"a": 4.0},
+    )
+    assert outcome.hints("a") == ["", "the sign is the wrong way round", "too large by 1", "think"]
+    assert outcome.cells["a"].points == 1.0
+    assert not any(check.raised for check in outcome.cells["a"].checks)
+
+
 def test_a_fault_of_the_engine_is_no_mistake_of_the_student(grade: Grade) -> None:
     run = FakeRun(a_check=AttributeError("a slip of ours"))
     source = """
@@ -218,7 +257,7 @@ def test_a_fault_of_the_engine_is_no_mistake_of_the_student(grade: Grade) -> Non
         def test_it(self, values):
             assert values
     """
-    with pytest.raises(AttributeError, match="a slip of ours"):
+    with pytest.raises(GraderFault, match="AttributeError: a slip of ours"):
         grade(source, {"a-check": 1.0}, run)
 
 
@@ -286,57 +325,149 @@ def test_an_unexpected_exception_fails_its_check_and_stays_in_the_log(grade: Gra
     assert "test_breaks: KeyError: 'a hidden value'" in outcome.log
 
 
+BROKEN = """
+@grade_cell("a-check")
+class TestA:
+    @check("one", hint="think")
+    def test_one(self):
+        {}
+
+    @check("two", hint="h")
+    def test_two(self):
+        pass
+"""
+
+
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "raised"),
     [
-        "pytest.skip('later')",
-        "pytest.xfail('known')",
-        "pytest.fail('no')",
-        "raise RecursionError",
-        "raise MemoryError",
-        "raise SystemExit(0)",
-        "raise GeneratorExit",
-        "assert np.array([1, 2]) == 1",
-        "np.zeros(2) + np.zeros(3)",
+        ("pytest.fail('no')", ""),
+        ("assert False", ""),
+        ("assert np.array([1, 2]) == 1", "ValueError"),
+        ("np.zeros(2) + np.zeros(3)", "ValueError"),
+        ("[1, 2][2]", "IndexError"),
+        ("{}['hidden']", "KeyError"),
+        ("len(3)", "TypeError"),
+        ("None.shape", "AttributeError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise RecursionError", "RecursionError"),
+        ("raise UnicodeError", "UnicodeError"),
     ],
 )
-def test_whatever_a_check_does_but_pass_is_no_point(grade: Grade, statement: str) -> None:
-    outcome = grade(
-        f"""
-        @grade_cell("a-check")
-        class TestA:
-            @check("one", hint="think")
-            def test_one(self):
-                {statement}
+def test_a_check_that_breaks_at_a_value_has_failed_and_says_so(
+    grade: Grade, statement: str, raised: str
+) -> None:
+    outcome = grade(BROKEN.format(statement), {"a-check": 2})
+    one, two = outcome.cells["a-check"].checks
+    assert (one.passed, one.hint, one.raised) == (False, "think", raised)
+    assert (two.passed, two.raised) == (True, "")
+    result = NotebookResult("n", "graded", cells=list(outcome.cells.values()))
+    lines = [f"the check test_one of a-check raised {raised}"] if raised else []
+    assert result.raised == lines
+    checks = result.to_json()["cells"][0]["checks"]
+    assert [check.get("raised", "") for check in checks] == [raised, ""]
 
-            @check("two", hint="h")
-            def test_two(self):
-                pass
-        """,
-        {"a-check": 2},
+
+OURS = {
+    "raise OSError(28, 'No space left on device', '/tmp/x')": "its disk is full: make room",
+    "raise OSError(24, 'Too many open files')": "OSError: Too many open files",
+    "open('/nowhere/at/all')": "FileNotFoundError: No such file or directory$",
+    "raise OSError('a reason of its own')": "OSError$",
+    "raise MemoryError": "MemoryError",
+    "import no_such_module": "ModuleNotFoundError$",
+    "no_such_name": "NameError$",
+    "raise UserWarning('old')": "UserWarning$",
+    "raise SystemExit(0)": "SystemExit",
+    "raise GeneratorExit": "GeneratorExit",
+    "pytest.skip('later')": "Skipped",
+    "pytest.xfail('known')": "XFailed",
+}
+
+
+@pytest.mark.parametrize("statement", OURS)
+def test_what_no_value_can_cause_is_the_graders_fault(grade: Grade, statement: str) -> None:
+    with pytest.raises(GraderFault, match=f"^test_one: {OURS[statement]}"):
+        grade(BROKEN.format(statement), {"a-check": 2})
+
+
+FIXTURE = """
+@grade_cell("a-check")
+class TestA:
+    @pytest.fixture(scope={scope!r})
+    def thing(self{asks}):
+        {body}
+
+    @check("one", hint="h")
+    def test_one(self, thing):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("scope", "asks", "body"),
+    [
+        ("function", ", never_heard_of", "pass"),
+        ("module", ", values", "pass"),  # a class's, for a module
+        ("function", "", "raise OSError"),
+        ("function", "", "raise MemoryError"),
+        ("function", "", "pytest.skip('not here')"),
+        ("function", "", "yield; raise OSError('cannot remove')"),
+    ],
+)
+def test_a_fixture_that_breaks_is_the_graders_fault(
+    grade: Grade, scope: str, asks: str, body: str
+) -> None:
+    with pytest.raises(GraderFault, match=r"^test_one: "):
+        grade(FIXTURE.format(scope=scope, asks=asks, body=body), {"a-check": 1})
+
+
+def test_a_fixture_that_breaks_at_a_value_fails_its_checks(grade: Grade) -> None:
+    source = FIXTURE.format(scope="function", asks="", body="np.zeros(2) + np.zeros(3)")
+    (one,) = grade(source, {"a-check": 1}).cells["a-check"].checks
+    assert (one.passed, one.raised) == (False, "ValueError")
+
+
+@pytest.mark.parametrize("mark", ["skip(reason='later')", "skipif(True, reason='x')", "xfail"])
+def test_a_check_that_was_not_asked_is_no_failed_one(grade: Grade, mark: str) -> None:
+    source = BROKEN.format("assert False").replace(
+        "    @check", f"    @pytest.mark.{mark}\n    @check", 1
     )
-    assert [(c.passed, c.hint) for c in outcome.cells["a-check"].checks] == [
-        (False, "think"),
-        (True, ""),
-    ]
+    with pytest.raises(GraderFault, match=r"^test_one: "):
+        grade(source, {"a-check": 2})
+
+
+def test_nothing_is_checked_after_a_fault(grade: Grade, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    later = TWO.partition('@grade_cell("a-check")')[0].replace(
+        "assert", f"open({str(ran)!r}, 'w');"
+    )
+    source = BROKEN.format("raise MemoryError") + later
+    with pytest.raises(GraderFault):
+        grade(source, {"a-check": 1, "b-check": 1})
+    assert not ran.exists()
+    grade(source.replace("raise MemoryError", "pass"), {"a-check": 1, "b-check": 1})
+    assert ran.exists()
+
+
+def test_pytest_that_breaks_is_the_graders_fault(
+    grade: Grade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_it(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Checking, "_hint", break_it)
+    with pytest.raises(GraderFault, match=r"^pytest broke: MemoryError"):
+        grade(BROKEN.format("assert False"), {"a-check": 2})
+
+
+def test_a_module_that_the_machine_cannot_read_is_the_graders_fault(grade: Grade) -> None:
+    with pytest.raises(GraderFault, match="the checks could not be read: MemoryError"):
+        grade("raise MemoryError", {"a-check": 1})
 
 
 def test_a_check_that_fails_when_taken_down_has_passed_once(grade: Grade) -> None:
-    outcome = grade(
-        """
-        @grade_cell("a-check")
-        class TestA:
-            @pytest.fixture
-            def untidy(self):
-                yield
-                raise OSError("cannot remove")
-
-            @check("one", hint="h")
-            def test_one(self, untidy):
-                pass
-        """,
-        {"a-check": 1},
-    )
+    source = FIXTURE.format(scope="function", asks="", body="yield; raise ValueError")
+    outcome = grade(source, {"a-check": 1})
     assert [c.passed for c in outcome.cells["a-check"].checks] == [True]
 
 
@@ -422,6 +553,23 @@ def test_the_surroundings_configure_nothing(
     monkeypatch.chdir(elsewhere)
     assert grade(TWO, {"a-check": 1, "b-check": 1}).cells["a-check"].points == 1
     assert sorted(os.listdir(elsewhere)) == ["conftest.py", "pyproject.toml", "pytest.ini"]
+
+
+def test_the_environment_tells_pytest_nothing(
+    grade: Grade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing --no-such-option")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    before = dict(os.environ)
+    assert grade(TWO, {"a-check": 1, "b-check": 1}).cells["a-check"].points == 1
+    assert dict(os.environ) == before
+
+
+def test_a_warning_costs_no_point_however_strict_python_is(grade: Grade) -> None:
+    source = BROKEN.format("import warnings; warnings.warn('old')")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert grade(source, {"a-check": 1}).cells["a-check"].points == 1
 
 
 # -- random numbers ----------------------------------------------------------------------------
@@ -513,6 +661,7 @@ def test_points_are_those_of_the_release() -> None:
 # -- hints -------------------------------------------------------------------------------------
 
 FAILING = """
+from autograder.engine.submission import Unusable
 from autograder.engine.values import KernelLost, Raised
 
 @grade_cell("a-01-x-check")
@@ -543,27 +692,28 @@ MISSING = "raise NoValue('x is not there')"
     [
         (("", ""), "assert False", "think of shapes"),
         (("", ""), MISSING, "x is not there"),
-        (("", ""), "raise Raised('f raised ValueError')", "think of shapes (f raised ValueError)"),
+        (("", ""), "raise Raised('f raised ValueError')", "f raised ValueError (think of shapes)"),
         (("NotImplementedError", "TODO [A]: not done yet"), MISSING, "TODO [A]: not done yet"),
         (("NotImplementedError", "TODO [A]: not done"), "assert False", "TODO [A]: not done"),
         (
             ("TypeError", "no\nway\x1b[31m"),
             MISSING,
-            "think of shapes (cell [A-01] was stopped by TypeError: no way?[31m)",
+            "cell [A-01] was stopped by TypeError: no way?[31m (think of shapes)",
         ),
         (
             ("NameError", "y"),
             "assert False",
-            "names come first (cell [A-01] was stopped by NameError: y)",
+            "cell [A-01] was stopped by NameError: y (names come first)",
         ),
-        (("Stopped", "as the grader asks"), "assert False", "think of shapes"),
         (("NameError", "y"), "raise KernelLost('the kernel ended')", "the kernel ended"),
+        (("DataLossError", "bad"), "raise Unusable('it is cut off')", "it is cut off"),
+        (("NotImplementedError", "TODO [A]: not"), "raise Unusable('cut')", "TODO [A]: not"),
     ],
 )
 def test_a_hint_names_the_concept_and_what_happened(
     grade: Grade, error: tuple[str, str], statement: str, hint: str
 ) -> None:
-    setup = Setup(explain={"^NameError": "names come first"}, ends=("Stopped",))
+    setup = Setup(explain={"^NameError": "names come first"})
     source = FAILING.format(statement=statement)
     outcome = grade(source, {"a-01-x-check": 1}, stopped_by(*error), setup=setup)
     assert outcome.hints("a-01-x-check") == [hint]
@@ -575,6 +725,46 @@ def test_a_silent_hint_repeats_nothing_that_a_kernel_says(grade: Grade) -> None:
         source = FAILING.format(statement=statement)
         outcome = grade(source, {"a-01-x-check": 1}, run, silent=True)
         assert outcome.hints("a-01-x-check") == ["think of shapes"]
+
+
+def test_a_silent_check_that_breaks_does_not_say_at_what(grade: Grade) -> None:
+    outcome = grade(BROKEN.format("None.shape"), {"a-check": 2}, silent=True)
+    assert [check.raised for check in outcome.cells["a-check"].checks] == ["", ""]
+
+
+LOST = """Graph execution error:
+
+Detected at node 'MatMul' defined at (most recent call last):
+{trace}
+Node: 'MatMul'
+Matrix size-incompatible: In[0]: [9,392], In[1]: [3,2]
+\t [[{{{{node MatMul}}}}]]
+
+Original stack trace for 'MatMul':
+{trace}
+""".format(trace="\n".join(40 * ['  File "<frozen runpy>", line 198, in _run_module_as_main']))
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("shapes differ", "shapes differ"),
+        ("two\nlines", "two lines"),
+        (LOST, "Matrix size-incompatible: In[0]: [9,392], In[1]: [3,2]"),
+        (f"Restoring failed. This is likely. Original error:\n\n{LOST}", "Matrix size-incomp"),
+        ("Graph execution error:\n\nAttempting to use\n\t [[{{node v}}]]", "Attempting to use"),
+        ("Detected at node of a train", "Detected at node of a train"),
+    ],
+)
+def test_the_cause_of_an_error_is_taken_from_where_it_stands(
+    grade: Grade, message: str, cause: str
+) -> None:
+    source = FAILING.format(statement="assert False")
+    outcome = grade(source, {"a-01-x-check": 1}, stopped_by("Error", message))
+    (hint,) = outcome.hints("a-01-x-check")
+    assert hint.startswith(f"cell [A-01] was stopped by Error: {cause}")
+    assert hint.endswith("(think of shapes)")
+    assert "runpy" not in hint
 
 
 def test_only_the_cells_asked_for_are_checked(grade: Grade) -> None:

@@ -127,9 +127,9 @@ def test_a_cluster_that_cannot_do_it_is_refused_in_one_line(tmp_path: Path) -> N
     with class_on_dask(tmp_path, 1) as (course, dask):
         said = f"autograder: the scheduler at {dask.address} has no workers"
         assert refused(course, dask.address).startswith(said)
-        # A worker that has everything, but one check with another comment.
+        # A worker that has everything, but one module of checks with a line more.
         other = tmp_path / "other"
-        course.write_checks(other, of_the_second="# later\n")
+        course.write_checks(other, of_the_second="LATER = True\n")
         dask.worker("other-checks", PYTHONPATH=str(other))
         assert "has other checks or package versions" in refused(course, dask.address)
 
@@ -196,7 +196,14 @@ def test_what_two_notebooks_share_goes_to_the_cluster_once(
 
 def test_nothing_travels_that_no_check_needs(job: Callable[[str], Job]) -> None:
     _, own, shared = pack(job("4-mnist-training"))
-    assert not any("diary" in path or "5-mnist" in path for path in paths([own, *shared]))
+    handed_in = {path for path in paths([own, *shared]) if path.startswith("submission/")}
+    assert handed_in == {
+        f"submission/{name}"
+        for name in (
+            *("4-mnist-training.ipynb", "checkpoint", "mdc_session-4000.index"),
+            "mdc_session-4000.data-00000-of-00001",
+        )
+    }
 
 
 def test_the_secret_of_the_course_stays_at_home(job: Callable[[str], Job]) -> None:
@@ -207,7 +214,7 @@ def test_the_secret_of_the_course_stays_at_home(job: Callable[[str], Job]) -> No
 
 def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    bundle = Bundle.of({"x": (tmp_path, ["file"])})
+    bundle = Bundle.of({"x": (tmp_path, {"file": "file"})})
     damaged = Bundle((("x/file", b"other"),), bundle.digest)
     with pytest.raises(UserError, match="damaged on its way"):
         damaged.unpack(tmp_path / "there")

@@ -17,7 +17,9 @@ import pytest
 from submissions import ASSIGNMENT, ROOT
 
 from autograder.course import checks_for
+from autograder.data import mnist
 from autograder.engine.checking import Checking, points_of, run_checks
+from autograder.engine.results import CellResult
 from autograder.engine.submission import SubmittedFiles
 from autograder.engine.values import Values
 
@@ -28,11 +30,18 @@ ANSWERS: dict[str, Any] = {
     "yes": True,
     "zero": 0.0,
     "one": 1.0,
+    "whole number": 3,
     "no number": math.nan,
     "text": "FileNotFoundError",
     "empty list": [],
     "one pixel": np.ones((1, 1, 1, 1)),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def digits() -> None:
+    """MNIST on this machine: the checks draw their images from it."""
+    mnist.fetch()
 
 
 class OneAnswer(Values):
@@ -46,14 +55,11 @@ class OneAnswer(Values):
         return self._answer
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_one_answer_to_every_question_gets_no_point(
-    notebook: str, answer: str, tmp_path: Path
-) -> None:
+def answered(notebook: str, answer: Any, folder: Path) -> list[CellResult]:
+    """The results of a notebook whose kernel gives this answer to every question."""
     release = nbformat.read(RELEASE / f"{notebook}.ipynb", as_version=4)
-    nothing = SubmittedFiles(tmp_path, sandbox=None)  # type: ignore[arg-type]
-    kernel = OneAnswer(ANSWERS[answer])
+    nothing = SubmittedFiles(folder, sandbox=None)  # type: ignore[arg-type]
+    kernel = OneAnswer(answer)
     plugin = Checking(
         SimpleNamespace(notebook=release, values_at=lambda cell: kernel),  # type: ignore[arg-type]
         nothing,
@@ -64,5 +70,24 @@ def test_one_answer_to_every_question_gets_no_point(
         "key",
     )
     cells, _ = run_checks(checks_for(ASSIGNMENT, notebook).module, plugin)
+    return cells
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_one_answer_to_every_question_gets_no_point(
+    notebook: str, answer: str, tmp_path: Path
+) -> None:
+    cells = answered(notebook, ANSWERS[answer], tmp_path)
     passed = [f"{cell.cell}: {check.id}" for cell in cells for check in cell.checks if check.passed]
     assert not passed
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_nothing_is_used_that_the_next_pytest_removes(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = "-Werror::pytest.PytestRemovedIn10Warning"
+    main = pytest.main
+    monkeypatch.setattr(pytest, "main", lambda args, plugins: main([*args, strict], plugins))
+    assert answered(notebook, None, tmp_path)  # or else a fault is raised

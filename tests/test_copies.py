@@ -13,7 +13,7 @@ import pytest
 from autograder.course import Course
 from autograder.engine.grade import Graded
 from autograder.engine.results import NotebookResult
-from autograder.engine.submission import tell_tale
+from autograder.engine.submission import tell_tale, tell_tales
 from autograder.record.copies import identical_checkpoints, note_tensors, report_copies
 from autograder.record.nbgrader_glue import write_results
 
@@ -82,8 +82,30 @@ def test_only_what_training_makes_tells_whose_it_is() -> None:
     assert tell_tale(other) != tell_tale(trained)
     assert tell_tale(trained.reshape(-1)) != tell_tale(trained)
     assert tell_tale(np.zeros((50, 50), np.float32)) == ""
-    assert tell_tale(rng.normal(size=10)) == ""
     assert tell_tale(np.float32(0.5)[()]) == ""
+    assert tell_tale(np.arange(400)) == ""  # a counter, an index
+    assert tell_tale(np.linspace(0, 1, 101, dtype=np.float32)) == ""  # written by hand
+    assert tell_tale(np.tile(np.float32([1 / 9, 2 / 9, 1 / 7]), 100)) == ""  # a filter, repeated
+    behind = np.zeros(50_000, np.float32)
+    behind[1:13] = trained[0, :12]
+    assert tell_tale(behind)  # few among many
+
+
+def test_a_small_network_is_told_by_all_its_tensors_together() -> None:
+    rng = np.random.default_rng(0)
+    small = {
+        "W": rng.normal(size=(2, 3)).astype(np.float32),
+        "b": rng.normal(size=3).astype(np.float32),
+        "step": np.int64(200)[()],
+    }
+    (whole,) = tell_tales(small)
+    assert tell_tale(small["W"]) == tell_tale(small["b"]) == ""
+    assert tell_tales(dict(reversed(small.items()))) == {whole}
+    assert tell_tales({**small, "b": -small["b"]}) not in ({whole}, set())
+    assert tell_tales({**small, "W": np.zeros((2, 3), np.float32)}) == set()
+    assert tell_tales({}) == set()
+    eight = {**small, "c": rng.normal(size=8).astype(np.float32)}
+    assert tell_tales(eight) == {tell_tale(eight["c"])}  # found in any other checkpoint, too
 
 
 def test_what_grading_reads_of_a_checkpoint_is_noted_with_the_results(course: Course) -> None:

@@ -14,20 +14,30 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from exchange import FILTERS, Classroom, Scripted, template
+from people import barriers
 from submissions import ASSIGNMENT, CourseCopy
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler
 
-from autograder.engine.results import CellResult, CheckResult, NotebookResult, SubmissionResult
+from autograder.course import Course
+from autograder.engine.results import (
+    CellResult,
+    CheckResult,
+    NotebookResult,
+    Status,
+    SubmissionResult,
+)
 from autograder.errors import UserError
 from autograder.hub.reconcile import Reconciler
 from autograder.hub.records import Answer
+from autograder.hub.roster import how_late
 from autograder.hub.settings import Settings
 from autograder.hub.view import View
 from autograder.hub.web import address, application
@@ -122,6 +132,27 @@ def test_every_student_has_a_line(reconciler: Reconciler) -> None:
     assert rows[CLASS[3].student]["failed"] == [(FILTERS, f"it holds {HOSTILE}")]
 
 
+@pytest.mark.parametrize(
+    ("statuses", "blank"),
+    [
+        (["unchanged", "unchanged"], True),
+        (["unchanged", "missing"], True),
+        (["unchanged", "graded"], False),
+        (["missing", "missing"], False),
+    ],
+)
+def test_work_that_is_as_it_was_handed_out_is_to_look_at(
+    reconciler: Reconciler, statuses: list[Status], blank: bool
+) -> None:
+    notebooks = [NotebookResult(f"{i}", status) for i, status in enumerate(statuses)]
+    result = SubmissionResult("bob", ASSIGNMENT, notebooks)
+    path = reconciler.course.autograded("bob", ASSIGNMENT) / "results.json"
+    path.write_text(json.dumps(result.to_json()))
+    (shown,) = View(reconciler).state()["assignments"]
+    row = next(row for row in shown["rows"] if row["student"] == "bob")
+    assert (row["blank"], row["troubled"]) == (blank, blank)
+
+
 def test_identical_checkpoints_are_found(reconciler: Reconciler) -> None:
     assert identical_checkpoints(reconciler.course, ASSIGNMENT) == [{"ada", "bob"}]
     (shown,) = View(reconciler).state()["assignments"]
@@ -143,12 +174,132 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         address(url)
 
 
+def undone(student: str, wrong: int = 0) -> SubmissionResult:
+    """Three cells that nobody has written, and one in which so many checks found a mistake."""
+    cells = [
+        CellResult(f"c-{i}-check", 1.0, [CheckResult("t", "It is", False, hint)])
+        for i, hint in enumerate(
+            ("TODO [C-0]: not done yet", "not done yet", "TODO [x]: not done yet")
+        )
+    ]
+    checks = [
+        CheckResult(f"w{i}", f"W{i}", False, "It is not done yet by half") for i in range(wrong)
+    ]
+    result = NotebookResult(FILTERS, "graded", "", [*cells, CellResult("w-check", 1.0, checks)])
+    return SubmissionResult(student, ASSIGNMENT, [result])
+
+
+def write(course: Course, result: SubmissionResult) -> None:
+    """Put a result where the page finds it."""
+    folder = course.autograded(result.student, ASSIGNMENT)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(result.to_json()), "utf-8")
+    course.submitted(result.student, ASSIGNMENT).mkdir(parents=True, exist_ok=True)
+
+
+def test_what_is_not_done_is_not_called_wrong(reconciler: Reconciler) -> None:
+    for result in CLASS:
+        write(reconciler.course, undone(result.student))
+    (shown,) = View(reconciler).state()["assignments"]
+    assert shown["checks"] == []
+    assert [(one["cell"], one["students"], one["of"]) for one in shown["undone"]] == [
+        (f"c-{i}-check", 4, 4) for i in range(3)
+    ]
+    write(reconciler.course, undone("ada", wrong=2))
+    (shown,) = View(reconciler).state()["assignments"]
+    # Of those who did it, everybody got it wrong.
+    assert [(c["title"], c["failed"], c["of"]) for c in shown["checks"]] == [
+        ("W0", 1, 1),
+        ("W1", 1, 1),
+    ]
+    rows = {row["student"]: row["checks"] for row in shown["rows"]}
+    assert rows["ada"] == {"passed": 0, "wrong": 2, "undone": 3}
+    assert rows["bob"] == {"passed": 0, "wrong": 0, "undone": 3}
+
+
+def test_a_check_that_raised_is_for_a_person(reconciler: Reconciler) -> None:
+    result = graded("ada", [True, False])
+    result.notebooks[0].cells[0].checks[1].raised = "IndexError: 3"
+    write(reconciler.course, result)
+    (shown,) = View(reconciler).state()["assignments"]
+    (row,) = [row for row in shown["rows"] if row["student"] == "ada"]
+    assert row["raised"] == ["Check 1 holds (it-check): IndexError: 3"]
+    assert row["troubled"]
+
+
+# --- the roster and the due date ---
+
+DUE = datetime(2024, 5, 6, 10, 0, tzinfo=UTC)
+
+
+def enrol(reconciler: Reconciler) -> None:
+    """Give two students their names, one of whom hands nothing in, and the assignment its date."""
+    with Gradebook(reconciler.course).database() as database:
+        database.update_or_create_student("ada", first_name="Ada", last_name="Lovelace")
+        database.update_or_create_student("zed")
+        database.update_or_create_student("yan", first_name="Yan", last_name=None)
+        database.update_or_create_assignment(ASSIGNMENT, duedate=DUE.replace(tzinfo=None))
+
+
+def arrive(reconciler: Reconciler, student: str, after: float) -> None:
+    """Let an attempt come so many seconds after the due date."""
+    when = DUE.timestamp() + after
+    reconciler.records.write(Answer(f"{student}{after}", student, ASSIGNMENT, "graded", when, when))
+
+
+def test_the_roster_gives_names_and_who_is_missing(reconciler: Reconciler) -> None:
+    view = View(reconciler)
+    assert view.state()["assignments"][0]["missing"] == []
+    enrol(reconciler)
+    (shown,) = view.state()["assignments"]
+    assert shown["missing"] == [
+        {"student": "yan", "name": "Yan"},
+        {"student": "zed", "name": ""},
+    ]
+    names = {row["student"]: row["name"] for row in shown["rows"]}
+    assert names["ada"] == "Ada Lovelace"
+    assert names["bob"] == ""
+
+
+def test_what_came_after_the_due_date_is_late(reconciler: Reconciler) -> None:
+    enrol(reconciler)
+    arrive(reconciler, "ada", -1)
+    arrive(reconciler, "bob", 3 * 3600 + 60)
+    arrive(reconciler, "дарья", 2 * 86400)
+    with Gradebook(reconciler.course).database() as database:
+        database.update_or_create_student("дарья")
+        database.add_submission(ASSIGNMENT, "дарья")
+        database.find_submission(ASSIGNMENT, "дарья").extension = timedelta(days=2)
+        database.db.commit()
+    (shown,) = View(reconciler).state()["assignments"]
+    assert shown["due"] == DUE.timestamp()
+    late = {row["student"]: row["late"] for row in shown["rows"]}
+    assert (late["ada"], late["bob"], late["дарья"]) == ("", "3 hours late", "")
+
+
+def test_a_gradebook_that_cannot_be_read_stops_no_page(reconciler: Reconciler) -> None:
+    enrol(reconciler)
+    view = View(reconciler)
+    before = view.state()["assignments"][0]["missing"]
+    path = reconciler.course.root / "gradebook.db"
+    path.write_bytes(b"x" * 5000)
+    assert view.state()["assignments"][0]["missing"] == before != []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, ""), (1, "1 minute late"), (7199, "1 hour late"), (86400 * 3.5, "3 days late")],
+)
+def test_lateness_in_words(seconds: float, said: str) -> None:
+    assert how_late(seconds) == said
+
+
 # --- a Hub to log in at ---
 
 
 @dataclass
 class Hub:
-    """The four addresses of a Hub that a service needs; whoever comes is `visitor`."""
+    """The addresses of a Hub that a service needs; whoever comes is `visitor`, if logged in."""
 
     visitor: str = "teacher"
     url: str = ""
@@ -164,6 +315,9 @@ class Hub:
 
         class Authorize(RequestHandler):
             def get(self) -> None:
+                if not hub.visitor:
+                    self.finish("<title>Sign in</title>")
+                    return
                 query = {"code": hub.visitor, "state": self.get_argument("state")}
                 where = self.get_argument("redirect_uri")
                 self.redirect(f"{where}?{urllib.parse.urlencode(query)}")
@@ -192,27 +346,35 @@ class Hub:
 
 
 @contextlib.contextmanager
-def listening(pages: Callable[[], Application]) -> Iterator[str]:
-    """Serve an application from a thread of its own."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
+def listening(pages: Callable[[], Application], port: int = 0) -> Iterator[str]:
+    """Serve an application from a thread of its own; then all its connections are closed."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", port))) as sock:
         sock.setblocking(False)
         loop = asyncio.new_event_loop()
         started = threading.Event()
+        servers: list[HTTPServer] = []
 
         async def start() -> None:
-            HTTPServer(pages()).add_socket(sock)
+            servers.append(HTTPServer(pages()))
+            servers[0].add_socket(sock)
             started.set()
+
+        async def end() -> None:
+            servers[0].stop()
+            await servers[0].close_all_connections()
+            loop.stop()
 
         def run() -> None:
             asyncio.set_event_loop(loop)
             loop.run_until_complete(start())
             loop.run_forever()
+            loop.close()
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         assert started.wait(10)
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        loop.call_soon_threadsafe(loop.stop)
+        asyncio.run_coroutine_threadsafe(end(), loop)
         thread.join(10)
 
 
@@ -223,9 +385,34 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
+@dataclass
+class Service:
+    """The service behind `url`, which can be stopped and started again."""
+
+    reconciler: Reconciler
+    url: str = ""
+    _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def serve(self, pages: Callable[[], Application]) -> None:
+        """Let this application answer at the address; the first time at any that is free."""
+        port = urllib.parse.urlsplit(self.url).port or 0
+        self.url = self._running.enter_context(listening(pages, port)) + PREFIX
+
+    def start(self) -> None:
+        """Start the service, with a secret of its own, as each start has one."""
+        from jupyterhub.services.auth import HubOAuth
+
+        HubOAuth.clear_instance()
+        secret = os.urandom(32)
+        self.serve(lambda: application(self.reconciler, PREFIX, secret))
+
+    def stop(self) -> None:
+        """Close the address."""
+        self._running.close()
+
+
 @pytest.fixture
-def page(reconciler: Reconciler, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the page."""
+def service(reconciler: Reconciler, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     from jupyterhub.services.auth import HubOAuth
 
     environment = {
@@ -241,12 +428,19 @@ def page(reconciler: Reconciler, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> I
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    service = Service(reconciler)
+    service.start()
+    # The Hub knows the whole address; the service only the path.
+    monkeypatch.setenv("JUPYTERHUB_OAUTH_CALLBACK_URL", f"{service.url}oauth_callback")
+    yield service
+    service.stop()
     HubOAuth.clear_instance()
-    with listening(lambda: application(reconciler, PREFIX, b"x" * 32)) as url:
-        # The Hub knows the whole address; the service only the path.
-        monkeypatch.setenv("JUPYTERHUB_OAUTH_CALLBACK_URL", f"{url}{PREFIX}oauth_callback")
-        yield f"{url}{PREFIX}"
-    HubOAuth.clear_instance()
+
+
+@pytest.fixture
+def page(service: Service) -> str:
+    """The address of the page."""
+    return service.url
 
 
 class Visitor:
@@ -294,15 +488,14 @@ def test_others_are_told_in_one_sentence_that_they_may_not(page: str, hub: Hub, 
     assert "ada" not in body
     for path in ("api/state", "api/fragment"):
         status, body, _ = visitor.get(page + path)
-        assert status == 403
+        assert status == (401 if name == "stranger" else 403)  # the Hub did not let this one in
         assert "ada" not in body
 
 
 @pytest.mark.parametrize("path", ["api/state", "api/fragment"])
 def test_whoever_has_not_logged_in_gets_no_data(page: str, path: str) -> None:
     status, body, _ = Visitor().get(page + path)
-    assert status == 403
-    assert "ada" not in body
+    assert (status, json.loads(body)) == (401, {"error": "You are logged out."})
 
 
 def test_the_state_is_json(page: str) -> None:
@@ -368,6 +561,80 @@ def test_pause_and_resume(page: str, reconciler: Reconciler) -> None:
     assert reconciler.records.paused
     press(visitor, page, "resume", {})
     assert not reconciler.records.paused
+
+
+def test_each_student_has_a_page_with_feedback_log_and_formgrader(
+    page: str, reconciler: Reconciler
+) -> None:
+    enrol(reconciler)
+    arrive(reconciler, "ada", 3600)
+    course = reconciler.course
+    feedback = course.root / "feedback" / "ada" / ASSIGNMENT / f"{FILTERS}.html"
+    feedback.parent.mkdir(parents=True)
+    feedback.write_text("<p>well done</p><script>alert(1)</script>", "utf-8")
+    log = course.private / "logs" / ASSIGNMENT / "ada" / f"{FILTERS}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("<b>7 passed</b>", "utf-8")
+    visitor = Visitor()
+    _, body, _ = visitor.get(page)
+    assert "Ada Lovelace" in body
+    formgrader = f"/services/deep-learning/formgrader/manage_students/ada/{ASSIGNMENT}"
+    assert f'href="{formgrader}"' in body
+    one = f"assignment={ASSIGNMENT}&student=ada"
+    assert f'href="{PREFIX}submission?{one.replace("&", "&amp;")}"' in body
+    status, body, _ = visitor.get(f"{page}submission?{one}")
+    assert status == 200
+    assert "1 hour late" in body
+    assert f'href="{formgrader}"' in body
+    for kind in ("feedback", "log"):
+        wanted = f"{PREFIX}{kind}?{one}&notebook={FILTERS}"
+        assert f'href="{wanted.replace("&", "&amp;")}"' in body
+    status, body, headers = visitor.get(f"{page}feedback?{one}&notebook={FILTERS}")
+    assert (status, body[:16]) == (200, "<p>well done</p>")
+    assert "sandbox;" in headers["Content-Security-Policy"]  # in which no script runs
+    status, body, headers = visitor.get(f"{page}log?{one}&notebook={FILTERS}")
+    assert (status, body) == (200, "<b>7 passed</b>")
+    assert headers["Content-Type"] == "text/plain; charset=UTF-8"
+
+
+@pytest.mark.parametrize("kind", ["submission", "feedback", "log"])
+def test_pages_of_nobody_and_of_no_notebook_are_not_there(page: str, kind: str) -> None:
+    visitor = Visitor()
+    visitor.get(page)
+    for student, notebook in (
+        ("nobody", FILTERS),
+        ("../ada", FILTERS),
+        ("ada", "../../../../gradebook"),
+        ("ada", "../results"),
+        ("ada", FILTERS),  # nothing has been written for her
+    ):
+        if kind == "submission" and student == "ada":
+            continue
+        query = urllib.parse.urlencode(
+            {"assignment": ASSIGNMENT, "student": student, "notebook": notebook}
+        )
+        assert visitor.get(f"{page}{kind}?{query}")[0] == 404
+    assert visitor.get(f"{page}{kind}")[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["submission", "feedback", "log", "confirm"])
+def test_only_instructors_see_pages_of_students(page: str, hub: Hub, kind: str) -> None:
+    hub.visitor = "student"
+    query = f"assignment={ASSIGNMENT}&student=ada&notebook={FILTERS}"
+    status, body, _ = Visitor().get(f"{page}{kind}?{query}")
+    assert status == 403
+    assert "ada" not in body
+
+
+def test_everybody_is_graded_again_only_after_a_question(page: str, reconciler: Reconciler) -> None:
+    visitor = Visitor()
+    _, body, _ = visitor.get(page)
+    assert "Grade all again …</a>" in body
+    status, body, _ = visitor.get(f"{page}confirm?assignment={ASSIGNMENT}")
+    assert status == 200
+    assert "4 submissions are computed anew" in body
+    assert reconciler.records.wishes() == []
+    assert visitor.get(f"{page}confirm?assignment=other")[0] == 404
 
 
 # --- in a browser ---
@@ -447,12 +714,116 @@ def test_without_a_mouse(page: str, reconciler: Reconciler) -> None:
 @needs_chromium
 def test_the_page_follows_by_itself(page: str, reconciler: Reconciler) -> None:
     with browser(DESKTOP) as tab:
-        tab.goto(page)
-        tab.wait_for_selector("#looked:not(:empty)")  # what it finds first it does not announce
+        with tab.expect_response("**/api/fragment"):  # what it finds first it does not announce
+            tab.goto(page)
         assert "zoë" not in tab.inner_text("main")
         reconciler.records.write(Answer("b", "zoë", ASSIGNMENT, "deferred", 2.0, until=3.0))
         tab.wait_for_selector("text=zoë")
         assert "6 handed in" in tab.inner_text("[role=status]")
+
+
+@needs_chromium
+def test_a_restart_of_the_service_is_said_and_survived(
+    service: Service, reconciler: Reconciler
+) -> None:
+    with browser(DESKTOP) as tab:
+        tab.goto(service.url)
+        tab.wait_for_selector("#looked:not(:empty)")
+        service.stop()
+        tab.wait_for_selector("[role=alert]:has-text('The service does not answer')")
+        picture(tab, "stopped")
+
+        # Then the Hub's proxy answers in its place, with a page of its own.
+        class Proxy(RequestHandler):
+            def get(self) -> None:
+                self.set_status(503)
+                self.finish("<!DOCTYPE html><title>503</title>")
+
+        service.serve(lambda: Application([(".*", Proxy)]))
+        tab.wait_for_timeout(3000)  # it has asked since
+        assert "does not answer; it may be starting" in tab.inner_text("[role=alert]")
+        assert "token" not in tab.inner_text("body")
+        service.stop()
+        # A start has a new secret, and cookies of the one before are worth nothing.
+        reconciler.records.write(Answer("b", "zoë", ASSIGNMENT, "deferred", 2.0, until=3.0))
+        service.start()
+        tab.wait_for_selector("text=zoë")
+        assert tab.is_hidden("[role=alert]")
+        assert "only members" not in tab.inner_text("body").lower()
+
+
+@needs_chromium
+def test_who_has_logged_out_is_sent_to_log_in(service: Service, hub: Hub) -> None:
+    with browser(DESKTOP) as tab:
+        tab.goto(service.url)
+        tab.wait_for_selector("#looked:not(:empty)")
+        hub.visitor = ""  # logged out, in another tab
+        service.stop()
+        service.start()
+        tab.wait_for_url("**/oauth2/authorize*")
+        assert tab.title() == "Sign in"
+
+
+@needs_chromium
+def test_times_are_in_the_zone_of_the_reader(page: str, reconciler: Reconciler) -> None:
+    from playwright.sync_api import sync_playwright
+
+    enrol(reconciler)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = chromium.new_context(timezone_id="Asia/Seoul", locale="en-GB")
+        tab = context.new_page()
+        tab.goto(page)
+        due = ".summary time[datetime='2024-05-06T10:00:00Z']"
+        tab.wait_for_selector(f"{due}:has-text('6 May, 19:00')")
+        chromium.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_what_needs_a_person_comes_first(
+    page: str, reconciler: Reconciler, size: dict[str, int], scheme: str
+) -> None:
+    """A class in which nothing is well, as people see it."""
+    enrol(reconciler)
+    for result in [graded("ada", [True, False] * 15), *(undone(f"s{i}", 3) for i in range(6))]:
+        result.notebooks[0].cells[0].checks[-1].raised = "IndexError" if result.score > 1 else ""
+        write(reconciler.course, result)
+        arrive(reconciler, result.student, 7200)
+    with browser(size) as tab:
+        tab.emulate_media(color_scheme=scheme)
+        tab.goto(page)
+        tab.wait_for_selector("#looked:not(:empty)")
+        picture(tab, f"class-{size['width']}-{scheme}")
+        assert barriers(tab) == []
+        top = "document.querySelector('{}').getBoundingClientRect().top"
+        places = [
+            tab.evaluate(top.format(place))
+            for place in (".attention h3", "table.students", "table.checks", "#health")
+        ]
+        assert places == sorted(places)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        # However many checks fail, ten are listed; the others are unfolded, and stay so.
+        assert tab.locator("table.checks tbody tr:visible").count() == 10
+        tab.click("#more-0 summary")
+        shown = tab.locator("table.checks tbody tr:visible").count()
+        assert shown > 10
+        reconciler.records.pause(True)
+        tab.wait_for_selector("text=Grading is paused: nothing new")
+        assert tab.locator("table.checks tbody tr:visible").count() == shown
+        tab.click("th a:has-text('Ada Lovelace')")
+        tab.wait_for_selector("h1:has-text('Ada Lovelace')")
+        picture(tab, f"submission-{size['width']}-{scheme}")
+        assert barriers(tab) == []
+        assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        tab.goto(f"{page}confirm?assignment={ASSIGNMENT}")
+        picture(tab, f"confirm-{size['width']}-{scheme}")
+        assert barriers(tab) == []
+        tab.click("#yes")
+        tab.wait_for_selector("table.students")
+        assert len(reconciler.records.wishes()) > 4
+        assert tab.faults == []
 
 
 @needs_chromium

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from submissions import ROOT
 
-from data import mnist
+from autograder.data import mnist
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,3 +75,39 @@ def test_doctor_refuses_a_folder_that_is_no_course(tmp_path: Path) -> None:
     done = run("autograder", "doctor", "--course", str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith(f"autograder: {tmp_path} is no course")
+
+
+def test_an_installed_kit_keeps_digits_where_its_user_may_write(tmp_path: Path) -> None:
+    """Beside the modules of a wheel nobody may write, and the next installation removes it."""
+    kit = tmp_path / "kit"
+    unwanted = shutil.ignore_patterns("mnist", "__pycache__")
+    shutil.copytree(ROOT / "autograder", kit / "autograder", ignore=unwanted)
+    code = "from autograder.data import mnist; print(mnist.__file__, mnist.CACHE)"
+    wanted = {
+        "HOME": f"{tmp_path}/.cache/autograder/mnist",
+        "XDG_CACHE_HOME": f"{tmp_path}/autograder/mnist",
+    }
+    for name, place in wanted.items():
+        environment = {"PYTHONPATH": str(kit), "HOME": str(tmp_path / "no"), name: str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True
+        )
+        assert done.stdout.split() == [str(kit / "autograder/data/mnist.py"), place], done.stderr
+
+
+def test_data_says_in_one_line_that_there_is_no_place_for_it(tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    unwanted = shutil.ignore_patterns("mnist", "__pycache__", "ORENIST.data")
+    shutil.copytree(ROOT / "autograder", kit / "autograder", ignore=unwanted)
+    (tmp_path / "home").touch()  # no folder can be made in it, not even by root
+    environment = {"PYTHONPATH": str(kit), "HOME": str(tmp_path / "home"), "MNIST_DIR": ""}
+    done = run("python", "-P", "-m", "autograder", "data", **environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"autograder: MNIST cannot be kept in {tmp_path}/home/.cache/autograder")
+    assert "set MNIST_DIR" in line
+    environment["MNIST_DIR"] = str(mnist.fetch())
+    done = run("python", "-P", "-m", "autograder", "data", **environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("autograder: ORENIST cannot be read, install the kit again: ")

@@ -134,6 +134,11 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
+def other_files(folder: Path) -> None:
+    empty(folder)
+    (folder / "essay.docx").write_text("words")
+
+
 def link_to(target: str) -> Callable[[Path], None]:
     def harm(folder: Path) -> None:
         file_of(folder).unlink()
@@ -197,7 +202,7 @@ class Case:
     points: float = 0
     status: str = "failed"
     reason: str = ""
-    others: str = "graded"  # status of the other notebooks
+    others: str = "unchanged"  # status of the other notebooks, which are as they were released
 
 
 def restored(harm: Callable[[Path], None], reason: str = "") -> Case:
@@ -216,6 +221,7 @@ AT_THE_GRAPH = points_without(*solution_cells(FILTERS)[GRAPH:])
 BUT_THE_GRAPH = points_without("ofe-05-graph")  # what stands behind it costs nothing
 NOT_REGULAR = "1-orenist-filter.ipynb is not a regular file"
 MISSING = "this notebook was not handed in"
+NOT_FOUND = "this notebook was not found in what was handed in: essay.docx"
 
 CASES = {
     "grade-cells-deleted": restored(delete_grade_cells),
@@ -228,9 +234,10 @@ CASES = {
     "nbformat-3": restored(old_format),
     "corrupt": Case(corrupt, reason="1-orenist-filter.ipynb is not a readable notebook"),
     "not-text": Case(not_text, reason="1-orenist-filter.ipynb is not a readable notebook"),
-    "too-large": Case(too_large, reason="1-orenist-filter.ipynb is 200 MB, more than the 20 MB"),
+    "too-large": Case(too_large, reason="1-orenist-filter.ipynb is 200 MB, more than the 64 MB"),
     "missing": Case(remove, status="missing", reason=MISSING),
-    "renamed-notebooks": Case(rename_notebooks, status="missing", reason=MISSING, others="missing"),
+    "renamed-notebooks": restored(rename_notebooks),
+    "other-files": Case(other_files, status="not found", reason=NOT_FOUND, others="not found"),
     "empty-folder": Case(empty, status="missing", reason=MISSING, others="missing"),
     "link-to-nothing": Case(link_to("nowhere.ipynb"), reason=NOT_REGULAR),
     "link-to-no-notebook": Case(link_to("/etc/hostname"), reason=NOT_REGULAR),

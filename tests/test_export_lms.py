@@ -10,7 +10,7 @@ import pytest
 from nbgrader.api import Gradebook
 from submissions import ASSIGNMENT, CourseCopy
 
-from autograder.record.export import Grade, written
+from autograder.record.export import Column, Grade, written
 
 POSSIBLE = 100.0
 CLASS = [
@@ -22,7 +22,11 @@ CLASS = [
 
 
 def rows(target: str, found: list[Grade] = CLASS) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(written(target, ASSIGNMENT, found, POSSIBLE))))
+    return list(csv.DictReader(io.StringIO(written(target, columns(found), found))))
+
+
+def columns(found: list[Grade]) -> list[Column]:
+    return [Column(ASSIGNMENT, {grade.student: grade.points for grade in found}, POSSIBLE)]
 
 
 def test_moodle_gets_what_it_tells_users_by_and_one_column_of_points() -> None:
@@ -79,10 +83,17 @@ def test_no_cell_is_a_formula(target: str) -> None:
 @pytest.mark.parametrize("target", ["moodle", "canvas"])
 def test_a_name_stays_on_its_line(target: str) -> None:
     odd = [Grade("a", "one\r\ntwo", "\t=1+1", "", "", 1.0)]
-    text = written(target, ASSIGNMENT, odd, POSSIBLE)
+    text = written(target, columns(odd), odd)
     assert text.count("\r\n") == (2 if target == "moodle" else 3)
     assert "one two" in text
     assert "' =1+1" in text
+
+
+@pytest.mark.parametrize("target", ["moodle", "canvas"])
+def test_several_assignments_stand_under_the_names_that_the_platform_has(target: str) -> None:
+    two = [Column(name, {"ada": points}, 10.0) for name, points in (("A (1)", 7.0), ("B", None))]
+    *_, row = csv.DictReader(io.StringIO(written(target, two, CLASS[:1])))
+    assert (row["A (1)"], row["B"]) == ("7", "-" if target == "moodle" else "")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +138,11 @@ def test_export_of_a_gradebook(graded: CourseCopy) -> None:
     assert "ids that look like formulas got an apostrophe: =1+1" in said
 
 
+def test_a_column_is_called_as_the_platform_calls_it(graded: CourseCopy) -> None:
+    found, _ = exported(graded, "--column", f"{ASSIGNMENT}=Chapter 4 (77)")
+    assert found["late"]["Chapter 4 (77)"] == "1.5"
+
+
 def test_export_into_a_file(graded: CourseCopy) -> None:
     found, _ = exported(graded, "--output", "grades-moodle.csv")
     assert found == {}
@@ -137,7 +153,9 @@ def test_export_into_a_file(graded: CourseCopy) -> None:
     ("arguments", "said"),
     [
         ((ASSIGNMENT, "--to", "blackboard"), "--to blackboard: there are exports to moodle"),
-        (("ch9", "--to", "canvas"), "the gradebook does not know ch9 yet"),
+        ((ASSIGNMENT, "--to", "canvas", "--column", "ch4"), "say ASSIGNMENT=NAME"),
+        ((ASSIGNMENT, "--to", "canvas", "--column", "ch4=x"), "ch4: that assignment is not"),
+        (("ch9", "--to", "canvas"), "there is no assignment ch9 in"),
         ((ASSIGNMENT, "--to", "canvas", "--output", "no/where"), "no/where cannot be written"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from autograder.engine.files import Found, read_regular, walk
+from autograder.engine import files
+from autograder.engine.files import Found, read_regular, remove, walk
 from autograder.errors import CannotGrade
+from autograder.hub import inbound
+from autograder.kernel import usage
 
 LIMIT = 1 << 20
 
@@ -198,6 +203,47 @@ def test_no_descriptor_stays_open(submission: Path, outside: Path) -> None:
 # -- walk --------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Let this process open no file."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("path", ["file", "inner/deep"])
+def test_what_the_machine_lacks_is_no_fault_of_a_file(submission: Path, path: str) -> None:
+    (submission / "inner").mkdir(exist_ok=True)
+    (submission / path).write_text("content")
+    with no_more_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        read_regular(submission, path, LIMIT)
+    with no_more_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        list(walk(submission, 10))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("failing", ["file", "inner"])
+def test_it_is_none_wherever_it_is_met(
+    submission: Path, monkeypatch: pytest.MonkeyPatch, number: int, failing: str
+) -> None:
+    (submission / "inner").mkdir(exist_ok=True)
+    (submission / "inner" / "file").write_text("content")
+    whole = os.open
+
+    def scarce(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == failing:
+            raise OSError(number, os.strerror(number))
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", scarce)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        read_regular(submission, "inner/file", LIMIT)
+    assert raised.value.errno == number
+
+
 def test_walk_finds_regular_files_with_their_sizes(submission: Path) -> None:
     found = sorted(walk(submission, 10), key=lambda f: f.path)
     assert found == [Found("file", 3), Found("inner/file", 5)]
@@ -256,3 +302,71 @@ def test_walk_goes_as_deep_as_there_are_folders(submission: Path) -> None:
 
 def test_walk_of_nothing_is_empty(tmp_path: Path) -> None:
     assert list(walk(tmp_path / "none", 10)) == []
+
+
+def test_walk_follows_no_link_that_takes_a_folders_place(submission: Path, outside: Path) -> None:
+    """A kernel that still runs can swap what was listed a moment ago."""
+    (submission / "early").touch()
+    looking = walk(submission, 100)
+    seen = [next(looking).path]
+    assert "/" not in seen[0]  # the folder `inner` is known, and not yet looked into
+    (submission / "inner").rename(outside / "inner")
+    (submission / "inner").symlink_to(outside)
+    seen += [found.path for found in looking]
+    assert not [path for path in seen if path.startswith("inner")]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_remove_takes_what_is_deep_or_closed_and_follows_nothing(
+    tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """Whether the quick way comes far, or not at all."""
+    if not quick:
+
+        def fails(folder: Path) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(files.shutil, "rmtree", fails)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    deep = os.open(scratch, os.O_RDONLY)
+    for level in range(1100):  # deeper than the quick way can go
+        if level % 100 == 0:
+            os.symlink(outside, "link", dir_fd=deep)
+            os.symlink(outside / "secret", "file", dir_fd=deep)
+            os.mkfifo("pipe", dir_fd=deep)
+        os.mkdir("folder", dir_fd=deep)
+        inner = os.open("folder", os.O_RDONLY, dir_fd=deep)
+        os.fchmod(deep, 0)
+        os.close(deep)
+        deep = inner
+    os.close(deep)
+    (scratch.parent / "beside").touch()
+    before = [(path, path.stat().st_mode) for path in (outside, outside / "secret")]
+    remove(scratch)
+    assert not os.path.lexists(scratch)
+    assert [(path, path.stat().st_mode) for path in (outside, outside / "secret")] == before
+    assert (scratch.parent / "beside").exists()
+
+
+def test_a_look_at_what_a_kernel_uses_follows_no_link(submission: Path, outside: Path) -> None:
+    looking = usage._entries([str(submission)])
+    names = {name: (submission / name).lstat().st_ino for name in os.listdir(submission)}
+    for status in looking:
+        if status.st_ino == names["inner"]:
+            (submission / "inner").rename(submission.parent / "aside")
+            (submission / "inner").symlink_to(outside)
+        assert status.st_ino in names.values()
+
+
+def test_a_link_in_a_submissions_place_tells_nothing(tmp_path: Path, outside: Path) -> None:
+    """A student owns their folder in the exchange, and may put a link there at any moment."""
+    for name in (inbound.STAMP, inbound.SECRET_FILE, "exam.ipynb"):
+        (outside / name).touch()
+    folder = tmp_path / "student+work+2026-01-01 00:00:00 UTC"
+    folder.symlink_to(outside)
+    attempt = inbound.Attempt(folder, "work", "student", "")
+    seen = inbound.surveyed(attempt, ["exam"], 1 << 20, (), check_owner=False)
+    assert seen == attempt
+    assert inbound.notebooks(folder) == []
+    assert inbound.secret(folder) == ""

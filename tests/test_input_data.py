@@ -36,7 +36,6 @@ def away_from_real_data(tmp_path, monkeypatch):
     empty.mkdir()
     monkeypatch.chdir(empty)
     monkeypatch.delenv("MNIST_DIR", raising=False)
-    monkeypatch.delenv("TRAINING_STEP_LIMIT", raising=False)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
 
@@ -275,44 +274,14 @@ def test_an_empty_batch_is_refused(input_data, folder):
         input_data.read_data_sets(folder).train.next_batch(0)
 
 
-# The step limit
+def test_batches_need_no_new_numpy_and_are_those_of_its_spawn(input_data, tmp_path, monkeypatch):
+    """`Generator.spawn` came with NumPy 1.25."""
+    drawn = [rng.permutation(TRAIN) for rng in np.random.default_rng(3).spawn(2)]
 
+    class Older(np.random.Generator):
+        spawn = None
 
-def test_training_stops_after_the_limit(input_data, folder, monkeypatch):
-    monkeypatch.setenv("TRAINING_STEP_LIMIT", "3")
-    train = input_data.read_data_sets(folder).train
-    for _ in range(3):
-        assert len(train.next_batch(10)[0]) == 10
-    with pytest.raises(input_data.TrainingStopped, match="after 3 batches"):
-        train.next_batch(10)
-    assert train.batches_drawn == 3
-
-
-def test_the_limit_is_read_when_the_data_set_is_made(input_data, folder, monkeypatch):
-    free = input_data.read_data_sets(folder).train
-    monkeypatch.setenv("TRAINING_STEP_LIMIT", "1")
-    for _ in range(5):
-        free.next_batch(1)
-    bound = input_data.read_data_sets(folder).train
-    monkeypatch.delenv("TRAINING_STEP_LIMIT")
-    bound.next_batch(1)
-    with pytest.raises(input_data.TrainingStopped):
-        bound.next_batch(1)
-
-
-def test_the_test_set_has_no_limit(input_data, folder, monkeypatch):
-    monkeypatch.setenv("TRAINING_STEP_LIMIT", "1")
-    data = input_data.read_data_sets(folder)
-    for _ in range(5):
-        data.test.next_batch(2)
-
-
-def test_an_empty_limit_is_no_limit(input_data, folder, monkeypatch):
-    monkeypatch.setenv("TRAINING_STEP_LIMIT", "")
-    assert input_data.read_data_sets(folder).train.step_limit is None
-
-
-def test_a_limit_that_is_no_number_is_refused(input_data, folder, monkeypatch):
-    monkeypatch.setenv("TRAINING_STEP_LIMIT", "many")
-    with pytest.raises(ValueError, match="TRAINING_STEP_LIMIT is 'many'"):
-        input_data.read_data_sets(folder)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Older(np.random.PCG64(seed)))
+    folder = write(tmp_path / "mnist")
+    images, _ = input_data.read_data_sets(folder, seed=3).train.next_batch(TRAIN)
+    assert np.array_equal(np.rint(images[:, 0] * 255), drawn[0])

@@ -133,14 +133,47 @@ def test_a_notebook_that_ends_every_worker_takes_no_other_along(course: GatedCou
     others = course.all_notebooks() - {(STRUCK, SECOND)}
     assert course.times_graded() == dict.fromkeys(others, 1)
     # Both were lost once, together; after that nothing was graded beside the one that ends its
-    # worker.  That is tried as often again for each notebook that is recorded of the submission,
-    # for a failure of the grader is not remembered.
+    # worker.  Recording its submission does not try it again.
     tries = Counter((number, name) for number, name, _ in course.log("start"))
-    again = {(STRUCK, FIRST): 2, (STRUCK, SECOND): 1 + ATTEMPTS * (1 + len(NOTEBOOKS))}
+    again = {(STRUCK, FIRST): 2, (STRUCK, SECOND): 1 + ATTEMPTS}
     assert tries == {**dict.fromkeys(others, 1), **again}
     points = {student: [2.0, 2.0] for student in course.students}
     assert course.recorded() == {**points, course.students[STRUCK]: [2.0, 0.0]}
     course.nothing_is_left()
+
+
+def test_what_the_grader_fails_at_gets_another_try_alone_after_all_others(
+    course: GatedCourse,
+) -> None:
+    course.let_the_grader_fail(0, FIRST, times=1)
+    course.open_gates()
+    done = course.run(*GRADE)
+    assert (done.returncode, done.stderr) == (0, "")
+    everything_is_graded_once(course)
+    assert [entry[:2] for entry in course.log("start")].count((0, FIRST)) == 2
+    assert course.log("end")[-1][:2] == (0, FIRST)
+
+
+def test_a_fault_of_the_grader_is_no_mark_and_is_not_remembered(course: GatedCourse) -> None:
+    course.let_the_grader_fail(0, FIRST, times=1000)
+    course.open_gates()
+    done = course.run(*GRADE)
+    assert (done.returncode, done.stderr) == (1, "")
+    said = "the grader stopped while grading it (test_double: MemoryError); grade it again"
+    assert " ".join(said.split()) in " ".join(done.stdout.split())
+    (failed, graded) = course.results(course.students[0])["notebooks"]
+    assert (failed["status"], failed["reason"]) == ("failed", said)
+    assert [cell["points"] for cell in failed["cells"]] == [0]
+    assert (graded["status"], graded["cells"][0]["points"]) == ("graded", 2)
+    # Tried twice, however many notebooks are recorded of the submission.
+    assert [entry[:2] for entry in course.log("start")].count((0, FIRST)) == 2
+    assert course.remembered() == len(course.all_notebooks()) - 1
+
+    course.let_the_grader_fail(0, FIRST, times=0)
+    again = course.run(*GRADE)
+    assert (again.returncode, again.stderr) == (0, "")
+    everything_is_graded_once(course)
+    assert course.results(course.students[0])["score"] == 4
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

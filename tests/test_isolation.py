@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.metadata
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,15 +28,18 @@ from typing import Any
 
 import nbformat
 import pytest
+from environments import NAMESPACES, forbidding
 from nbformat.v4 import new_code_cell, new_notebook
 from outside import Outside
 from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy
+from waiting import until
 
 from autograder.engine import run as run_module
 from autograder.engine.run import NotebookRun
 from autograder.engine.sandbox import CONTROL_GROUP, LAYERS, Sandbox, refused
 from autograder.engine.values import KernelLost, NoValue
 from autograder.engine.warm import WarmInterpreter
+from autograder.errors import GraderFault
 from autograder.kernel import isolate
 from autograder.kernel.child import UNCONFINED, Limits, Order
 
@@ -219,17 +224,18 @@ def test_no_socket_can_be_made_that_leads_out(kernel: Kernel, free: Kernel, kind
 
 def test_a_socket_in_the_scratch_folder_leads_nowhere(kernel: Kernel, outside: Outside) -> None:
     way = kernel.scratch / "door"
+    speak = f"socket.socket(socket.AF_UNIX).connect({str(way)!r})"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(way))
         listener.listen(1)
         listener.setblocking(False)
         way.chmod(0o777)
-        assert kernel.attempt(f"socket.socket(socket.AF_UNIX).connect({str(way)!r})") == "EPERM"
+        assert kernel.attempt(speak) == NO_FAMILY
         with pytest.raises(BlockingIOError):
             listener.accept()
     way.unlink()
     (kernel.scratch / "door").symlink_to(outside.folder / "socket")
-    assert kernel.attempt(f"socket.socket(socket.AF_UNIX).connect({str(way)!r})") == "EPERM"
+    assert kernel.attempt(speak) == NO_FAMILY
     assert outside.heard() == []
     way.unlink()
 
@@ -287,9 +293,75 @@ def test_a_kernel_sees_no_process_but_its_own(kernel: Kernel) -> None:
         assert seen == ["1"]
 
 
+# What TensorFlow, NumPy, matplotlib, psutil and the C library read about themselves.
+OF_ITS_OWN = (
+    *(f"/proc/self/{n}" for n in "cmdline comm environ limits maps stat statm status".split()),
+    *(f"/proc/thread-self/{name}" for name in ("comm", "maps", "stat")),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/uptime"),
+    *("/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/osrelease"),
+    *("/sys/devices/system/cpu/possible", "/sys/devices/system/cpu/online"),
+)
+TENSORFLOW = """
+import tensorflow.compat.v1 as tf
+with tf.Session(graph=tf.Graph()) as session:
+    got = float(session.run(tf.constant(1.0) + 2.0))
+"""
+
+
+@pytest.mark.parametrize("path", OF_ITS_OWN)
+def test_a_kernel_can_read_about_itself(kernel: Kernel, path: str) -> None:
+    there = os.path.exists(path)
+    assert kernel.attempt(f"open({path!r}, 'rb').read()") == ("done" if there else "ENOENT")
+
+
+def test_a_kernel_can_list_its_own_threads_and_descriptors(kernel: Kernel) -> None:
+    for folder in ("/proc/self/task", "/proc/self/fd", "/proc/self/fdinfo"):
+        assert kernel.attempt(f"got = len(os.listdir({folder!r})) > 0"), folder
+
+
+def test_a_tensorflow_session_runs(kernel: Kernel) -> None:
+    assert kernel.attempt(TENSORFLOW) == 3
+
+
+# The same from the kernel, from a process that it forks, and from a program that it starts.
+TELLING = {
+    "itself": "got = open({path}, 'rb').read(1)",
+    "a fork": "in_child(lambda: open({path}, 'rb').read(1))",
+    "a program": "got = subprocess.run(['cat', {path}], capture_output=True).returncode",
+}
+
+
+@pytest.mark.parametrize("who", TELLING)
+@pytest.mark.parametrize("entry", ["cmdline", "environ", "status", "maps", "fd/0", "task", "net"])
+@pytest.mark.parametrize("way", ["/proc/", "/proc/self/../"])
+def test_nothing_is_told_about_another_process(
+    kernel: Kernel, outside: Outside, way: str, entry: str, who: str
+) -> None:
+    path = f"f'{way}{{VICTIM}}/{entry}'"
+    seen = kernel.attempt(outside.given_to(TELLING[who].format(path=path)))
+    assert seen in ("EACCES", "ENOENT", 1)
+    if who != "a program":
+        assert kernel.attempt(outside.given_to(f"os.listdir(f'{way}{{VICTIM}}')")) != "done"
+
+
+@pytest.mark.parametrize("name", ["latex2mathml", "matplotlib_inline", "yaml"])
+def test_what_is_installed_can_be_found(kernel: Kernel, name: str) -> None:
+    """Also after Python has been told to look at the folders again."""
+    source = f"""
+        import importlib, pathlib
+        importlib.invalidate_caches()
+        module = importlib.import_module({name!r})
+        folder = pathlib.Path(module.__file__).parents[1]
+        got = {name!r} in os.listdir(folder) and importlib.metadata.version("numpy")
+    """
+    assert kernel.attempt(textwrap.dedent(source)) == importlib.metadata.version("numpy")
+
+
 DOCUMENTED = {
     *("PATH", "LANG", "HOME", "TMPDIR", "MPLBACKEND", "MPLCONFIGDIR", "IPYTHONDIR"),
     *("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
 }
 
 
@@ -318,7 +390,7 @@ def test_no_descriptor_is_inherited_but_the_documented_ones(
 
     ours, theirs = targets(warm._process.pid) | targets(os.getpid()), targets(kernel.pid)
     shared = {target for target in ours & theirs if not target.startswith("anon_inode:")}
-    assert shared <= {str(kernel.run._runtime / "log"), "/dev/null"}
+    assert shared <= {os.readlink(f"/proc/self/fd/{kernel.run._log.fileno()}"), "/dev/null"}
     assert not {target for target in theirs if "pidfd" in target}
 
 
@@ -453,11 +525,94 @@ def test_a_kernel_cannot_reach_a_sibling_or_the_warm_interpreter(
     theirs = str(sibling.scratch / "mine.txt")
     assert kernel.attempt(f"got = open({theirs!r}).read()") in ("EACCES", "ENOENT")
     assert kernel.attempt(f"open({theirs!r}, 'w')") in ("EACCES", "ENOENT")
-    door = str(sibling.run._runtime / "kernel" / "k-1")
-    assert kernel.attempt(f"socket.socket(socket.AF_UNIX).connect({door!r})") == "EPERM"
-    assert kernel.attempt(f"socket.socket(socket.AF_UNIX).connect({warm.address!r})") == "EPERM"
+    assert kernel.attempt(f"socket.socket(socket.AF_UNIX).connect({warm.address!r})") == NO_FAMILY
+    assert kernel.attempt(f"socket.socketpair()[0].connect({warm.address!r})") == "EPERM"
     assert sibling.attempt("got = open('mine.txt').read()") == "mine"
     assert refused(warm, place.level) == ""  # the warm interpreter still forks
+
+
+# --- the grader is nobody's deputy ---
+
+LURE = """
+import os, socket, time
+def lure(to):
+    ends = []
+    for number in range(3, 512):
+        try:
+            one = socket.socket(fileno=os.dup(number))
+            if one.family == socket.AF_UNIX and one.getsockname():
+                ends.append(one)
+        except OSError:
+            pass
+    for path in {one.getsockname() for one in ends}:
+        for act in (lambda: os.unlink(path), lambda: os.symlink(to, path)):
+            try: act()
+            except OSError: pass
+    for one in ends:
+        if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            one.shutdown(socket.SHUT_RDWR)
+"""
+KEEP_ON = "\nimport time\ntime.sleep(60)"
+THEN = {
+    "goes on": (KEEP_ON, "lost its connection to the grader, and was stopped"),
+    "ends": ("\nos._exit(0)", "the kernel ended"),
+    "is killed": ("\nos.kill(os.getpid(), 9)\nos.abort()", "the kernel ended"),
+}
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket that only the grader can reach; `getsockname` tells where."""
+    (tmp_path / "private").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "private" / "door"))
+        (tmp_path / "private" / "door").chmod(0o600)
+        listener.listen(8)
+        listener.setblocking(False)
+        yield listener
+
+
+@pytest.mark.parametrize("then", THEN)
+def test_a_kernel_cannot_send_the_grader_elsewhere(
+    place: Sandbox, start: Start, door: socket.socket, then: str
+) -> None:
+    """It swaps its sockets for links, and ends the connections that stand."""
+    code, reason = THEN[then]
+    run = start(place, "a = 1", f"{LURE}\nlure({door.getsockname()!r}){code}", "b = 2", seconds=20)
+    assert run.values_at("check-1").value("a") == 1
+    with pytest.raises(KernelLost) as lost:
+        run.values_at("check-3")
+    with pytest.raises(BlockingIOError):
+        door.accept()
+    assert str(lost.value) == f"{reason} in cell WORK-2"
+
+
+def test_nothing_of_a_kernel_has_a_name_but_its_scratch_folder(
+    place: Sandbox, kernel: Kernel
+) -> None:
+    """Neither its log nor its sockets: what has no name cannot be swapped."""
+    named = kernel.run._log.name
+    assert not os.path.exists(named)
+    assert not list(place.folder.glob("kit-run-*"))
+    assert kernel.attempt("os.write(1, b'said by a kernel\\n'); os.fchmod(1, 0)") in (
+        *("done", "EPERM", "EACCES"),
+    )
+    # A thread of the kernel's carries what it writes to the log.
+    until(lambda: "said by a kernel" in kernel.run.log().splitlines(), "the kernel's line", 10)
+
+
+LISTENING = {
+    "listening stream": "socket.socket(socket.AF_UNIX)",
+    "bind": "call(49, -1, 0, 0)",
+    "listen": "call(50, -1, 0)",
+}
+
+
+@pytest.mark.parametrize("way", LISTENING)
+def test_a_kernel_makes_no_socket_of_its_own(kernel: Kernel, free: Kernel, way: str) -> None:
+    """Whoever can see its folder could connect there."""
+    assert free.attempt(LISTENING[way]) in ("done", "EBADF")
+    assert kernel.attempt(LISTENING[way]) in ("EPERM", NO_FAMILY)
 
 
 # --- no new rights, no system call that nobody needs ---
@@ -549,6 +704,10 @@ CALLS = {
     "the same with high bits": "call(157, ctypes.c_long((1 << 32) | 1), 9999, 0, 0, 0)",
     "limits of a process": "call(302, os.getpid(), 99, 0, 0)",
     "move_pages": "call(279, 0, 0, 0, 0, 0, 1 << 20)",
+    "what of a file is in memory": "call(27, 0, 0, 0)",
+    "reading only that": "call(327, -1, 0, 0, 0, 0, 8)",
+    "a folder's notices": "fcntl.fcntl(os.open('/usr/lib', os.O_RDONLY), 1026, 0)",
+    "a lease": "fcntl.fcntl(os.open(os.__file__, os.O_RDONLY), 1025)",
     "a call of tomorrow": "call(511)",
 }
 
@@ -567,6 +726,97 @@ def test_it_is_the_sandbox_that_refuses_them(free: Kernel) -> None:
     unknown_here |= {"kexec_load", "init_module"}
     same = {name for name in CALLS if free.attempt(CALLS[name]) in ("EPERM", "ENOSYS")}
     assert same <= unknown_here
+
+
+# What one kernel does, and what another, which reads the same library, sees of it: every way to
+# look raises EAGAIN when the other has acted.
+SAME_FILE = """
+import struct
+file = open(os.__file__, 'rb')
+device = open('/dev/null', 'r+b', buffering=0)
+word = struct.unpack('i', file.read(4))[0]
+
+def shared_page():
+    libc.mmap.restype = ctypes.c_void_p
+    page = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    return ctypes.c_void_p(page)
+
+def lock(command, kind):
+    whole = struct.pack('hhqqi4x', kind, 0, 0, 0, 0)
+    found = fcntl.fcntl(file, command, whole)
+    if found != whole and struct.unpack('hhqqi4x', found)[0] != fcntl.F_UNLCK:
+        raise BlockingIOError(errno.EAGAIN, 'locked')
+
+get_ipython().user_ns['kept'] = file, device
+"""
+CHANNELS = {
+    "flock": (
+        "fcntl.flock(file, fcntl.LOCK_EX)",
+        "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+    ),
+    "record lock": (
+        "fcntl.lockf(file, fcntl.LOCK_SH)",
+        "lock(fcntl.F_GETLK, fcntl.F_WRLCK)",
+    ),
+    "lock of a description": ("lock(37, fcntl.F_RDLCK)", "lock(36, fcntl.F_WRLCK)"),
+    "lock of a device": (
+        "fcntl.lockf(device, fcntl.LOCK_EX)",
+        "fcntl.lockf(device, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+    ),
+    "waiting on a page": (
+        """
+        page = shared_page()
+        def wait(): libc.syscall(202, page, 0, word, 0, 0, 0)
+        threading.Thread(target=wait, daemon=True).start()
+        """,
+        """
+        page = shared_page()
+        for _ in range(100):
+            if call(202, page, 1, 1): raise BlockingIOError(errno.EAGAIN, 'woken')
+            time.sleep(0.01)
+        """,
+    ),
+}
+
+
+def seen(sender: Kernel, receiver: Kernel, name: str) -> list[str]:
+    """What a receiver finds before and after the sender has done its part."""
+    act, look = (SAME_FILE + textwrap.dedent(part) for part in CHANNELS[name])
+    looking = f"try:\n{textwrap.indent(look, '    ')}\n    got = 'free'\n" + textwrap.dedent(
+        """
+        except OSError as error:
+            got = 'taken' if error.errno == errno.EAGAIN else 'refused'
+        """
+    )
+    before = receiver.attempt(looking)
+    receiver.attempt("for each in get_ipython().user_ns.pop('kept')[:2]: each.close()")
+    sender.attempt(act)
+    return [before, receiver.attempt(looking)]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")
+@pytest.mark.parametrize("name", CHANNELS)
+def test_two_kernels_at_one_time_do_not_signal_through_a_library(
+    place: Sandbox, kernel: Kernel, start: Start, name: str
+) -> None:
+    """The course's solution runs in one of them, and the other's output is shown."""
+    assert seen(Kernel(start(place, ATTEMPT), place.level), kernel, name) == ["refused", "refused"]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")
+@pytest.mark.parametrize("name", CHANNELS)
+def test_without_the_sandbox_they_would(
+    warm: WarmInterpreter, free: Kernel, start: Start, name: str
+) -> None:
+    sender = Kernel(start(Sandbox(warm.address, UNCONFINED), ATTEMPT), UNCONFINED)
+    assert seen(sender, free, name) == ["free", "taken"]
+
+
+def test_the_libraries_keep_no_time_of_reading(place: Sandbox, kernel: Kernel) -> None:
+    """What one kernel has read, another must not see; only root may tell a mount to forget it."""
+    if not AS_ROOT or place.level != isolate.NAMESPACES:
+        pytest.skip("only with a mount namespace of root's")
+    assert kernel.attempt("got = bool(os.statvfs(os.__file__).f_flag & os.ST_NOATIME)") is True
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="only x86-64 has a second set of calls")
@@ -590,7 +840,7 @@ def test_without_scoped_signals_the_calls_themselves_are_refused(
         import pyseccomp
         from autograder.kernel import isolate
         isolate.landlock_abi = lambda: 5
-        isolate.restrict_files(isolate.readable(), [{str(tmp_path)!r}])
+        isolate.restrict_files(isolate.readable().whole, [], [{str(tmp_path)!r}])
         isolate.restrict_calls(isolate.LANDLOCK)
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)
@@ -624,7 +874,6 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 MB, GB = 1 << 20, 1 << 30
-KEEP_ON = "\nimport time\ntime.sleep(60)"
 OVER = {
     "memory": (
         {"memory": GB},
@@ -758,7 +1007,7 @@ def test_a_limit_gives_a_reason_and_keeps_what_was_shown(
     assert run.notes == [f"{reason} in cell WORK-2"]
     assert members(group) == set()
     run.close()
-    assert not list(run._runtime.parent.glob(f"{run._runtime.name}*"))
+    assert not list(place.folder.glob("kit-run-*"))
 
 
 def test_wall_time_ends_a_cell_that_will_not_be_interrupted(place: Sandbox, start: Start) -> None:
@@ -782,15 +1031,17 @@ def test_wall_time_ends_a_cell_that_will_not_be_interrupted(place: Sandbox, star
     assert members(group) == set()
 
 
-def test_a_stopped_kernel_is_ended(place: Sandbox, start: Start) -> None:
+def test_a_kernel_that_stops_itself_is_interrupted_and_goes_on(
+    place: Sandbox, start: Start
+) -> None:
+    """As at the other level, where process 1 of its namespace cannot be stopped from inside."""
     source = (
         "import os, signal\nif os.fork() == 0:\n    os.kill(0, signal.SIGSTOP)\nos.killpg(0, 19)"
     )
     run = start(place, source + KEEP_ON, seconds=2)
     group = run._manager.provisioner.process.pid
-    # Process 1 of its namespace cannot be stopped from inside; elsewhere it answers no more.
-    with contextlib.suppress(KernelLost):
-        run.values_at("check-1")
+    run.values_at("check-1")
+    assert run.notes == ["stopped after 2 s in cell WORK-1"]
     run.close()
     assert run.notes == ["stopped after 2 s in cell WORK-1"]
     assert members(group) == set()
@@ -818,6 +1069,18 @@ def test_messages_without_end_are_stopped(place: Sandbox, start: Start, kind: st
     with pytest.raises(KernelLost, match=r"^stopped after printing 64 MB in cell WORK-1$"):
         run.values_at("check-1")
     assert not run._client.widget_state
+
+
+def test_a_fault_of_the_graders_in_running_a_cell_is_not_the_kernels(
+    place: Sandbox, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise NameError("name 'signal' is not defined")
+
+    run = start(place, "a = 1")
+    monkeypatch.setattr(type(run._client), "process_message", broken)
+    with pytest.raises(GraderFault, match=r"^a cell could not be run: NameError$"):
+        run.values_at("check-1")
 
 
 MULTIPART = """
@@ -1049,19 +1312,7 @@ def test_somebody_without_rights_confines_kernels_too(outside: Outside, tmp_path
 
 # --- what a machine does not allow is said, and nothing is graded ---
 
-UNDER = """
-import errno, os, sys
-import pyseccomp as seccomp
-rules = seccomp.SyscallFilter(seccomp.ALLOW)
-for name in sys.argv[1].split(","):
-    rules.add_rule(seccomp.ERRNO(errno.EPERM), name)
-    if name == "seccomp":  # its older way, PR_SET_SECCOMP
-        rules.add_rule(seccomp.ERRNO(errno.EPERM), "prctl", seccomp.Arg(0, seccomp.EQ, 22))
-rules.load()
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
-NO_NAMESPACES = "unshare"
-NEITHER = "unshare,landlock_create_ruleset"
+NEITHER = (NAMESPACES, "landlock_create_ruleset")
 
 
 @pytest.fixture(scope="module")
@@ -1076,20 +1327,15 @@ def small(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
     return course
 
 
-def under(course: CourseCopy, forbidden: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command on a machine that allows none of these system calls."""
-    return course.run(sys.executable, "-c", UNDER, forbidden, *command)
-
-
 GRADE = ("autograder", "grade", ASSIGNMENT, "--force")
 
 
 @pytest.mark.parametrize(
-    "forbidden", [NEITHER, "unshare,seccomp", "unshare,landlock_restrict_self"]
+    "forbidden", [NEITHER, (NAMESPACES, "seccomp"), (NAMESPACES, "landlock_restrict_self")]
 )
 def test_nothing_is_graded_where_nothing_confines(small: CourseCopy, forbidden: str) -> None:
     shutil.rmtree(small.root / "autograded", ignore_errors=True)
-    done = under(small, forbidden, *GRADE)
+    done = small.run(*forbidding(*forbidden), *GRADE)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("autograder: this machine cannot confine student code, so nothing is")
@@ -1099,21 +1345,21 @@ def test_nothing_is_graded_where_nothing_confines(small: CourseCopy, forbidden: 
 
 
 def test_nbgrader_grades_nothing_either(small: CourseCopy) -> None:
-    done = under(small, NEITHER, "nbgrader", "autograde", ASSIGNMENT, "--force")
+    done = small.run(*forbidding(*NEITHER), "nbgrader", "autograde", ASSIGNMENT, "--force")
     assert done.returncode != 0
     assert "this machine cannot confine student code" in done.stderr
     assert not list(small.root.glob("autograded/*/*/results.json"))
 
 
 def test_without_namespaces_landlock_confines_and_is_recorded(small: CourseCopy) -> None:
-    done = under(small, NO_NAMESPACES, *GRADE)
+    done = small.run(*forbidding(NAMESPACES), *GRADE)
     assert done.returncode == 0, done.stderr
     layers = [layer for layer in small.results("student")["sandbox"] if layer != CONTROL_GROUP]
     assert layers == LAYERS[isolate.LANDLOCK]
 
 
 def test_grading_unconfined_is_asked_for_by_name_and_recorded(small: CourseCopy) -> None:
-    done = under(small, NEITHER, *GRADE, "--run-student-code-unconfined")
+    done = small.run(*forbidding(*NEITHER), *GRADE, "--run-student-code-unconfined")
     assert done.returncode == 0, done.stderr
     layers = [layer for layer in small.results("student")["sandbox"] if layer != CONTROL_GROUP]
     assert layers == LAYERS[UNCONFINED] == ["resource limits"]
@@ -1129,34 +1375,63 @@ def test_the_doctor_names_the_layers(small: CourseCopy, warm: WarmInterpreter) -
 
 
 def test_the_doctor_says_that_nothing_confines(small: CourseCopy) -> None:
-    done = under(small, NEITHER, "autograder", "doctor")
+    done = small.run(*forbidding(*NEITHER), "autograder", "doctor")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("autograder: this machine cannot confine student code")
     assert done.stdout.count("refused: ") == 2
 
 
-@pytest.mark.parametrize("where", ["project", "site-packages"])
+WAYS = ("wheel", "path", "table", "environment inside")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_the_project_stays_hidden_wherever_it_is_installed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ) -> None:
-    """Below /usr, as in a container's image, and as a checkout with its environment inside."""
+    """Below /usr, as in a container's image: from a wheel, and as a checkout in three ways."""
     base = tmp_path / "usr" / "local" / "lib"
-    package = base / where / "autograder"
-    (package / "checks").mkdir(parents=True)
-    (package / "checks" / "hidden.py").touch()
-    (base / where / "data").mkdir()
-    (base / where / "numpy").mkdir()
+    packages, project = base / "site-packages", base / "project"
+    kit = packages if way == "wheel" else project
+    for folder in (packages / "numpy", kit / "autograder" / "kernel", project / "solutions"):
+        folder.mkdir(parents=True)
+    for name in ("data", "release"):
+        (project / name).mkdir()
+    (kit / "autograder" / "kernel" / "isolate.py").touch()
+    if way == "wheel":
+        (kit / "autograder" / "data").mkdir()
+    else:
+        (kit / "autograder" / "data").symlink_to("../data")
+    (packages / "egg.zip").touch()
     (base / "libm.so").touch()
     (base / "lib64").symlink_to("project")
+    monkeypatch.setattr(isolate, "__file__", str(kit / "autograder" / "kernel" / "isolate.py"))
     monkeypatch.setattr(isolate, "SYSTEM", (str(tmp_path / "usr"),))
-    monkeypatch.setattr(isolate, "hidden", lambda: [package, base / where / "data"])
-    monkeypatch.setattr(sys, "path", [*sys.path, str(base / where)])
-    found = isolate.readable()
-    assert str(base / "libm.so") in found
-    assert str(base / where / "numpy") in found
-    assert str(base / "lib64") in found
-    for path in found:
-        if not os.path.islink(path):
-            assert not package.is_relative_to(path), path
-            assert not (base / where / "data").is_relative_to(path), path
+    path = [str(packages), str(packages / "egg.zip"), "/nowhere", ""]
+    monkeypatch.setattr(sys, "path", [*path, str(project)] if way == "path" else path)
+    elsewhere = tmp_path / "elsewhere" / "other"
+    elsewhere.mkdir(parents=True)
+    if way == "table":
+        table = types.ModuleType("__editable___autograder_finder")
+        table.MAPPING = {"autograder": str(kit / "autograder"), "other": str(elsewhere)}
+        monkeypatch.setitem(sys.modules, table.__name__, table)
+    environment = project / ".venv"
+    if way == "environment inside":
+        (environment / "lib").mkdir(parents=True)
+        monkeypatch.setattr(sys, "prefix", str(environment))
+    view = isolate.readable.__wrapped__()
+    shown = [path for path in view.whole if not os.path.islink(path)]
+    for path in (base / "libm.so", base / "lib64", packages / "numpy", packages / "egg.zip"):
+        assert view.has(str(path)), path
+    assert view.has(str(elsewhere)) == (way == "table")
+    if way != "wheel":
+        assert view.has(str(environment / "lib")) == (way == "environment inside")
+    ours = [kit / "autograder"]
+    if way != "wheel":
+        ours += [project / name for name in ("autograder", "data", "solutions", "release")]
+    for secret in ours:
+        assert not [path for path in shown if secret.is_relative_to(path)], secret
+        assert not [path for path in shown if Path(path).is_relative_to(secret)], secret
+    # What lies around it can be listed, as Python does to find a package.
+    assert (str(packages) in view.parts) == (way == "wheel")
+    assert str(base) in view.parts

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data import mnist
-from data.mnist import MnistUnavailable, fetch, find, load, write_subset
+from autograder.data import mnist
+from autograder.data.mnist import MnistUnavailable, fetch, find, load, write_subset
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -289,7 +289,7 @@ def test_an_interrupted_move_leaves_whole_files_only(
         os.rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.mnist.os.replace", replace)
+        patch.setattr("autograder.data.mnist.os.replace", replace)
         with pytest.raises(KeyboardInterrupt):
             world.fetch()
     left = world.cached()
@@ -441,7 +441,7 @@ def test_tensorflows_reason_is_passed_on(
 
 
 def test_the_module_is_light() -> None:
-    code = "import sys, data.mnist; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, autograder.data.mnist; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

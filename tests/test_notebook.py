@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ import pytest
 from nbformat import NotebookNode
 from nbgrader.utils import determine_grade
 from nbgrader.validator import Validator
+from submissions import read_here
 
+from autograder.engine.matching import recognise
 from autograder.engine.notebook import (
-    SIZE_LIMIT,
     grade_id,
+    in_order,
     is_autograded,
     is_manual,
     is_solution,
-    read_submitted,
     restore,
+    runs_alike,
 )
+from autograder.engine.reading import SIZE_LIMIT
 from autograder.errors import CannotGrade
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +107,7 @@ def hand_in(tmp_path: Path) -> Callable[[Any], NotebookNode]:
         (tmp_path / "nb.ipynb").write_bytes(data)
         release = nbformat.from_dict(released())
         before = copy.deepcopy(release)
-        restored = restore(read_submitted(tmp_path, "nb"), release)
+        restored = restore(read_here(tmp_path, "nb"), release)
         assert release == before
         assert_sound(restored, release)
         return restored
@@ -133,7 +137,8 @@ def assert_sound(restored: NotebookNode, release: NotebookNode) -> None:
             assert mine.source == official.source
     for own in restored.cells:
         if grade_id(own) is None:
-            assert own.metadata == {}
+            assert {*own.metadata} <= {"piece_of"}
+            assert {*own.metadata.values()} <= {grade_id(c) for c in release.cells}
         assert not own.get("outputs")
     last = ""
     for official in release.cells:
@@ -243,16 +248,27 @@ def test_lost_marks_come_back(hand_in: Callable[[Any], NotebookNode], key: str) 
     hand_in(work)
 
 
-def test_a_renamed_cell_is_the_students_own_and_the_real_one_comes_back(
+def test_a_renamed_cell_is_the_cell_by_its_other_marks(
     hand_in: Callable[[Any], NotebookNode],
 ) -> None:
     work = released()
     work["cells"][4]["metadata"]["nbgrader"]["grade_id"] = "c-check"
+    work["cells"][2]["metadata"]["nbgrader"]["grade_id"] = "old-a"
+    work["cells"][2]["source"] = "a = 1"
     restored = hand_in(work)
-    at = names(restored).index("a-check")
-    assert restored.cells[at - 1].metadata.nbgrader.grade_id == "between"
-    assert restored.cells[at + 1].source == "look_at('a-check')"  # now only a cell of their own
-    assert grade_id(restored.cells[at + 1]) is None
+    assert names(restored) == names(nbformat.from_dict(released()))
+    assert by_name(restored, "a").source == "a = 1"
+
+
+def test_a_renamed_cell_that_nothing_tells_is_the_students_own(
+    hand_in: Callable[[Any], NotebookNode],
+) -> None:
+    work = released()
+    work["cells"][1] = cell("code", "something()", "c", locked=True)
+    restored = hand_in(work)
+    at = names(restored).index("import")
+    assert restored.cells[at].source == "import numpy"
+    assert "something()" in [c.source for c in restored.cells if grade_id(c) is None]
 
 
 @pytest.mark.parametrize("at", range(1, 10))
@@ -324,6 +340,83 @@ def test_the_students_order_of_cells_is_kept(hand_in: Callable[[Any], NotebookNo
     assert [n for n in found if n in ("last", "why", "a", "between", "b", "import")] == [
         "last", "why", "a", "between", "b", "import"
     ]  # fmt: skip
+
+
+def run_order(restored: NotebookNode) -> list[str]:
+    """Grade ids in the order of the run, and the source of cells that have none."""
+    release = nbformat.from_dict(released())
+    ordered = in_order(restored, release)
+    assert sorted(map(id, ordered.cells)) == sorted(map(id, restored.cells))
+    found = [grade_id(c) for c in ordered.cells if grade_id(c)]
+    assert found == [grade_id(c) for c in release.cells if grade_id(c)]
+    return [grade_id(c) or c.source for c in ordered.cells]
+
+
+def test_a_notebook_in_the_releases_order_runs_as_it_stands(
+    hand_in: Callable[[Any], NotebookNode],
+) -> None:
+    work = released()
+    for at in (10, 6, 5, 3, 1, 0):
+        work["cells"].insert(at, cell("code", f"own = {at}"))
+    restored = hand_in(work)
+    assert run_order(restored) == [grade_id(c) or c.source for c in restored.cells]
+    assert runs_alike(restored, in_order(restored, nbformat.from_dict(released())))
+
+
+def test_a_moved_cell_goes_back_and_what_stood_around_it_stays(
+    hand_in: Callable[[Any], NotebookNode],
+) -> None:
+    work = released()
+    work["cells"][5:6] = [cell("code", "for b")]
+    work["cells"][1:1] = [cell("code", "first"), solution("b", "b = 1"), cell("code", "second")]
+    restored = hand_in(work)
+    assert names(restored)[2] == "b"
+    order = run_order(restored)
+    assert order[:4] == ["Welcome", "first", "second", "import"]
+    assert order[4:] == [
+        *("a", "between", "a-check", "for b", "b", "b-check", "b-more-check", "why", "last")
+    ]
+    assert not runs_alike(restored, in_order(restored, nbformat.from_dict(released())))
+
+
+def test_grade_cells_put_together_leave_own_cells_between_the_solutions(
+    hand_in: Callable[[Any], NotebookNode],
+) -> None:
+    work = released()
+    work["cells"].insert(5, cell("code", "for b"))
+    work["cells"].sort(key=lambda c: c["id"].endswith("-check"))
+    order = run_order(hand_in(work))
+    assert order.index("between") < order.index("for b") < order.index("b")
+
+
+def test_a_piece_of_a_cell_does_not_run_before_it(hand_in: Callable[[Any], NotebookNode]) -> None:
+    work = released()
+    work["cells"][1:1] = [solution("b", "b = 1"), solution("b", "b += 1")]
+    order = run_order(hand_in(work))
+    at = order.index("b")
+    assert order[at + 1] == "b += 1"
+    assert order[at + 2] == "raise NotImplementedError"  # as released, where it stood
+    assert order[at - 1] == "a-check"
+
+
+def test_a_changed_copy_behind_the_check_stays_there(
+    hand_in: Callable[[Any], NotebookNode],
+) -> None:
+    work = released()
+    work["cells"][2]["source"] = "a = 1"
+    work["cells"].insert(5, solution("a", "a = 'tried'"))
+    order = run_order(hand_in(work))
+    assert order.index("a = 'tried'") == order.index("a-check") + 1
+
+
+def test_a_copy_with_the_answer_takes_the_place_of_an_untouched_cell(
+    hand_in: Callable[[Any], NotebookNode],
+) -> None:
+    work = released()
+    work["cells"].insert(5, solution("a", "a = 1"))
+    restored = hand_in(work)
+    assert by_name(restored, "a").source == "a = 1"
+    assert run_order(restored) == run_order(hand_in(released()))
 
 
 @pytest.mark.parametrize("kind", ["markdown", "raw", "code", "heading", "", "🙂"])
@@ -434,7 +527,7 @@ def test_nbgrader_takes_the_result(hand_in: Callable[[Any], NotebookNode]) -> No
 def test_what_is_no_notebook_cannot_be_graded(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "nb.ipynb").write_bytes(content)
     with pytest.raises(CannotGrade, match=r"nb\.ipynb is not a") as raised:
-        read_submitted(tmp_path, "nb")
+        read_here(tmp_path, "nb")
     assert len(str(raised.value)) < 200
     assert "\n" not in str(raised.value)
 
@@ -458,7 +551,7 @@ def test_malformed_marks_count_as_none(hand_in: Callable[[Any], NotebookNode], m
     work = released()
     work["cells"][4]["metadata"]["nbgrader"] = mark
     work["cells"][0]["metadata"]["nbgrader"] = mark
-    assert names(hand_in(work)).count("-") == 2
+    assert names(hand_in(work)) == names(nbformat.from_dict(released()))
 
 
 def test_text_that_cannot_be_written_again_cannot_be_graded(tmp_path: Path) -> None:
@@ -467,26 +560,26 @@ def test_text_that_cannot_be_written_again_cannot_be_graded(tmp_path: Path) -> N
         work["cells"][at]["source"] = "half a character: \ud800"
         (tmp_path / "nb.ipynb").write_text(json.dumps(work))
         with pytest.raises(CannotGrade, match="not a readable notebook"):
-            read_submitted(tmp_path, "nb")
+            read_here(tmp_path, "nb")
 
 
 def test_a_huge_notebook_cannot_be_graded(tmp_path: Path) -> None:
     with (tmp_path / "nb.ipynb").open("wb") as file:
         file.truncate(SIZE_LIMIT + 1)
-    with pytest.raises(CannotGrade, match="20 MB"):
-        read_submitted(tmp_path, "nb")
+    with pytest.raises(CannotGrade, match="64 MB"):
+        read_here(tmp_path, "nb")
 
 
 def test_a_missing_notebook_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        read_submitted(tmp_path, "nb")
+        read_here(tmp_path, "nb")
 
 
 def test_a_link_to_a_notebook_cannot_be_graded(tmp_path: Path) -> None:
     (tmp_path / "other").write_text(json.dumps(released()))
     (tmp_path / "nb.ipynb").symlink_to("other")
     with pytest.raises(CannotGrade, match="not a regular file"):
-        read_submitted(tmp_path, "nb")
+        read_here(tmp_path, "nb")
 
 
 def test_many_cells_take_little_time(hand_in: Callable[[Any], NotebookNode]) -> None:
@@ -559,29 +652,36 @@ def test_whatever_is_handed_in_is_restored_or_refused(tmp_path: Path) -> None:
             mutate(work, chance)
         (tmp_path / "nb.ipynb").write_text(json.dumps(work))
         try:
-            submitted = read_submitted(tmp_path, "nb")
+            submitted = read_here(tmp_path, "nb")
         except CannotGrade:
             continue
         readable += 1
         restored = restore(submitted, release)
         assert_sound(restored, release)
-        own, seen = [], set()
+        seen = set()
         for each in submitted.cells:
             name = grade_id(each)
-            if name in known and name not in seen:
+            if name in known and name not in seen and is_solution(by_name(release, name)):
                 seen.add(name)
-                if is_solution(by_name(release, name)):
-                    assert by_name(restored, name).source == each.source
-            else:
-                own.append(each.source)
+                official = by_name(release, name).source
+                assert by_name(restored, name).source == each.source or each.source == official
+        # What stands there now stood there before, as often, or is the release's.
+        stands, stood = (Counter(c.source for c in b.cells) for b in (restored, submitted))
+        assert not stands - stood - Counter(c.source for c in release.cells)
+        # And nothing is lost but what the release says itself.
+        recognised = recognise(submitted, release)
+        at = {match.at for match in recognised.cells.values()} | recognised.passed_over
+        own = [c.source for number, c in enumerate(submitted.cells) if number not in at]
         assert [c.source for c in restored.cells if grade_id(c) is None] == own
+        for number in recognised.passed_over:
+            assert submitted.cells[number].source in {c.source for c in release.cells}
     assert readable > 50
 
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
 def test_a_released_notebook_handed_in_unchanged_is_itself(path: Path) -> None:
     release = nbformat.read(path, as_version=4)
-    restored = restore(read_submitted(path.parent, path.stem), release)
+    restored = restore(read_here(path.parent, path.stem), release)
     assert_sound(restored, release)
     assert [c.source for c in restored.cells] == [c.source for c in release.cells]
     assert names(restored) == names(release)

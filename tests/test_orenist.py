@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data import orenist
-from data.orenist import DATA_FILE, SEED, STUDENT_FILE, generate, load, write
+from autograder.data import orenist
+from autograder.data.orenist import DATA_FILE, SEED, STUDENT_FILE, generate, load, write
 
 BOOK = "e35ba18a"  # how the sha256 of the book's own file begins
 

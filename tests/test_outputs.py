@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbgrader.utils import determine_grade
 
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
+from autograder.engine.run import _mend
 from autograder.record.outputs import TEXT_LIMIT, grade_cell_outputs, harmless
 
 EVIL = "evil7f3a"
@@ -454,3 +455,17 @@ def test_a_note_stands_above_the_checks_and_is_text() -> None:
     page, text = shown(cell)
     assert page.startswith("<blockquote>checked with &lt;b&gt;the course&#x27;s own")
     assert text.startswith("checked with <b>the course's own</b> [OFE-04]\n✓")
+
+
+def test_of_what_a_kernel_shows_only_texts_are_kept() -> None:
+    data = {"text/plain": "x", "application/json": [{}] * 1000, "application/x+json": {"a": {}}}
+    cell = new_code_cell(
+        "x",
+        outputs=[
+            new_output("display_data", data=data, metadata={"a": [{}] * 1000}),
+            new_output("stream", text="printed"),
+        ],
+    )
+    _mend(cell)
+    assert cell.outputs[0] == new_output("display_data", data={"text/plain": "x"})
+    assert cell.outputs[1].text == "printed"

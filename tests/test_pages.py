@@ -11,8 +11,9 @@ import pytest
 from nbgrader.server_extensions.formgrader import handlers
 from traitlets.config import Config
 
+from autograder.kernel.page import LATEX_LIMIT, formula
 from autograder.record.feedback import FeedbackExporter
-from autograder.record.pages import LATEX_LIMIT, PageExporter, formula
+from autograder.record.pages import PageExporter
 
 
 class Tags(HTMLParser):

@@ -1,26 +1,92 @@
-"""The sockets through which a kernel is spoken to are bounded."""
+"""The sockets through which a kernel is spoken to: bounded, and connected once."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import zmq
 
-from autograder.engine.provisioner import kernel_manager
-from autograder.kernel.child import Order
+from autograder.engine.provisioner import Listeners, kernel_manager
+from autograder.kernel.child import PORTS, Order
 
 
-def test_what_waits_of_a_kernel_is_bounded(tmp_path: Path) -> None:
+@pytest.fixture
+def listeners(tmp_path: Path) -> Iterator[Listeners]:
+    made = Listeners(tmp_path)
+    yield made
+    made.close()
+
+
+def test_what_waits_of_a_kernel_is_bounded(tmp_path: Path, listeners: Listeners) -> None:
     """On the sockets that nbclient reads, not on those of another context."""
-    order = Order(entry="kernel", level="namespaces", scratch=str(tmp_path), runtime=str(tmp_path))
-    manager = kernel_manager(str(tmp_path / "socket"), order, 0, 1)
-    manager.write_connection_file()
+    order = Order(entry="kernel", level="namespaces", scratch=str(tmp_path))
+    manager = kernel_manager(str(tmp_path / "socket"), order, listeners, 0, 1)
     client = manager.client()
+    client.start_channels()
     try:
-        for socket in (client.connect_iopub(), client.connect_shell()):
-            assert socket.getsockopt(zmq.MAXMSGSIZE) == 256 << 20
-            assert socket.getsockopt(zmq.RCVHWM) == 50
-            socket.close(linger=0)
+        for channel in (client.iopub_channel, client.shell_channel):
+            assert channel.socket.getsockopt(zmq.MAXMSGSIZE) == 256 << 20
+            assert channel.socket.getsockopt(zmq.RCVHWM) == 50
     finally:
-        client.context.destroy(linger=0)
-        manager.context.destroy(linger=0)
+        client.stop_channels()
+
+
+def test_listening_sockets_can_be_reached_wherever_their_folder_lies(tmp_path: Path) -> None:
+    """A socket's own path may have 107 bytes."""
+    deep = tmp_path.joinpath(*["a folder with a long name"] * 8)
+    deep.mkdir(parents=True)
+    assert len(str(deep)) > 200
+    listeners = Listeners(deep)
+    for port in PORTS.values():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{listeners.address}-{port}")
+    shutil.rmtree(deep)
+    deep.mkdir()
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(FileNotFoundError):
+        client.connect(f"{listeners.address}-1")
+    listeners.close()
+
+
+def test_the_address_stays_with_its_folder(tmp_path: Path, listeners: Listeners) -> None:
+    """Whatever is put in the folder's place."""
+    tmp_path.rename(tmp_path.with_name("moved"))
+    tmp_path.mkdir()
+    with socket.socket(socket.AF_UNIX) as elsewhere:
+        elsewhere.bind(str(tmp_path / "k-1"))
+        elsewhere.listen(1)
+        elsewhere.setblocking(False)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{listeners.address}-1")
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+
+
+def test_a_lost_connection_is_noticed_and_not_made_again(
+    tmp_path: Path, listeners: Listeners
+) -> None:
+    """Not even to a socket that listens under the same name."""
+    order = Order(entry="kernel", level="namespaces", scratch=str(tmp_path))
+    client = kernel_manager(str(tmp_path / "socket"), order, listeners, 0, 1).client()
+    kernels = [socket.socket(fileno=os.dup(number)) for number in listeners.descriptors()]
+    client.start_channels()
+    try:
+        connections = [kernel.accept()[0] for kernel in kernels]
+        assert not client.lost()
+        for each in connections:
+            each.close()
+        watches = [watch.poll(10_000) for watch in client._watches]
+        assert all(watches)
+        assert client.lost()
+        for kernel in kernels:
+            kernel.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                kernel.accept()
+    finally:
+        client.stop_channels()
+        for kernel in kernels:
+            kernel.close()

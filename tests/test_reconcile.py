@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -34,18 +35,21 @@ from exchange import (
     settle,
     template,
 )
+from nbconvert.filters.markdown_mistune import MarkdownWithMath
 from nbgrader.utils import parse_utc
 from submissions import ASSIGNMENT, CourseCopy, expected_points, max_points, solution_cells
 
 from autograder.engine.grade import Graded, Job
 from autograder.engine.pool import Engine
 from autograder.errors import UserError
+from autograder.hub import pages
 from autograder.hub.decide import decide, eligible
 from autograder.hub.inbound import Attempt, surveyed
 from autograder.hub.records import Answer, Records, only_service
 from autograder.hub.settings import Settings
 from autograder.hub.turns import Turns
 from autograder.hub.view import View
+from autograder.kernel.page import AS_WRITTEN
 from autograder.record.gradebook import Gradebook
 
 FULL = sum(max_points(FILTERS).values())
@@ -295,6 +299,122 @@ def test_a_submission_that_grows_while_it_is_copied_is_refused(
     assert not classroom.copy.submission(SELF).exists()
 
 
+NOTEBOOK = f"{FILTERS}.ipynb"
+
+
+def emptied(folder: Path) -> None:
+    (folder / NOTEBOOK).unlink()
+
+
+def strange(folder: Path) -> None:
+    (folder / NOTEBOOK).unlink()
+    nbformat.write(nbformat.v4.new_notebook(), folder / "Untitled.ipynb")
+
+
+def renamed(folder: Path) -> None:
+    (folder / NOTEBOOK).rename(folder / "Untitled.ipynb")
+
+
+def moved_down(folder: Path) -> None:
+    (folder / "inner").mkdir()
+    (folder / NOTEBOOK).rename(folder / "inner" / NOTEBOOK)
+
+
+def truncated(folder: Path) -> None:
+    os.truncate(folder / NOTEBOOK, 0)
+
+
+def linked(folder: Path) -> None:
+    (folder / NOTEBOOK).unlink()
+    (folder / NOTEBOOK).symlink_to("/etc/hostname")
+
+
+NO_NOTEBOOK = {
+    emptied: "it holds no notebook, and what is graded is",
+    strange: "what it holds of notebooks is Untitled.ipynb, and",
+    truncated: f"it holds {NOTEBOOK} without content",
+    linked: "it holds no notebook, and what is graded is",
+}
+
+
+@pytest.mark.parametrize("arrive", [renamed, moved_down], ids=lambda arrive: arrive.__name__)
+def test_a_notebook_under_another_name_is_graded_and_its_page_is_where_the_student_looks(
+    classroom: Classroom, arrive: Callable[[Path], None]
+) -> None:
+    folder = classroom.work(right=True)
+    for path in folder.glob("*.ipynb"):
+        if path.name != NOTEBOOK:
+            path.unlink()
+    arrive(folder)
+    (folder / ".venv").mkdir()
+    for number in range(2500):
+        (folder / ".venv" / str(number)).touch()
+    handed_in = classroom.hand_in(folder=folder)
+    with classroom.reconciler() as reconciler:
+        settle(reconciler)
+        (answer,) = reconciler.records.answers(ASSIGNMENT, SELF)
+    assert (answer.kind, answer.score) == ("graded", answer.max_score)
+    assert not (classroom.copy.submission(SELF) / ".venv").exists()
+    if arrive is renamed:
+        assert "It is right" in handed_in.page("Untitled")
+
+
+@pytest.mark.parametrize("spoil", NO_NOTEBOOK, ids=lambda spoil: spoil.__name__)
+def test_what_holds_no_notebook_of_the_assignment_does_not_count(
+    classroom: Classroom, spoil: Callable[[Path], None]
+) -> None:
+    classroom.configure(attempts_per_hour=2)
+    with classroom.reconciler() as reconciler:
+        assert_graded(classroom, reconciler, right=True)
+        folder = classroom.work(right=True)
+        spoil(folder)
+        refused = classroom.hand_in(folder=folder)
+        settle(reconciler)
+        _, answer = reconciler.records.answers(ASSIGNMENT, SELF)
+        assert answer.kind == "refused"
+        assert answer.reason.startswith(NO_NOTEBOOK[spoil])
+        assert answer.reason.endswith("under these names and hand in again")
+        for path in refused.folder.glob("*.ipynb"):
+            assert answer.reason in refused.page(path.stem)
+        assert classroom.submissions() == {SELF: FULL}
+        # The second place of this hour is still free.
+        assert_graded(classroom, reconciler)
+    assert classroom.submissions() == {SELF: 0.0}
+
+
+def test_what_holds_no_notebook_takes_nothing_from_the_attempt_before(
+    classroom: Classroom,
+) -> None:
+    first = classroom.hand_in(right=True)
+    folder = classroom.work()
+    emptied(folder)
+    classroom.hand_in(folder=folder)
+    with classroom.reconciler() as reconciler:
+        settle(reconciler)
+        kinds = {answer.kind for answer in reconciler.records.answers(ASSIGNMENT, SELF)}
+    assert kinds == {"graded", "refused"}
+    assert first.graded
+    assert classroom.submissions() == {SELF: FULL}
+
+
+def test_notebooks_that_go_while_they_are_copied_refuse_the_submission(
+    classroom: Classroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_in = classroom.hand_in()
+
+    def surveyed_before(attempt: Attempt, *args: object) -> Attempt:
+        found = surveyed(attempt, *args)
+        (handed_in.folder / NOTEBOOK).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr("autograder.hub.inbound.surveyed", surveyed_before)
+    with classroom.reconciler() as reconciler:
+        settle(reconciler)
+        (answer,) = reconciler.records.answers(ASSIGNMENT, SELF)
+    assert (answer.kind, answer.reason[:20]) == ("refused", "it holds no notebook")
+    assert not classroom.copy.submission(SELF).exists()
+
+
 def test_what_nbgrader_leaves_behind_counts_for_nothing(classroom: Classroom) -> None:
     folder = classroom.work()
     (folder / "mdc_session-3900.index").write_bytes(b"x")
@@ -452,6 +572,34 @@ def test_over_the_limit_a_student_reads_when_the_next_one_is_graded(
         settle(reconciler)
         assert third.graded
         assert classroom.submissions() == {SELF: FULL}
+
+
+def test_who_hands_in_late_reads_it_in_every_notice(classroom: Classroom, clock: Clock) -> None:
+    classroom.configure(attempts_per_hour=1, counts="best")
+    with classroom.reconciler(clock) as reconciler:
+        assert_graded(classroom, reconciler, right=True)
+        due = reconciler.records.answers(ASSIGNMENT, SELF)[0].arrived - 2 * 3600
+        with Gradebook(classroom.course).database() as database:
+            database.update_or_create_assignment(
+                ASSIGNMENT, duedate=datetime.fromtimestamp(due, UTC).replace(tzinfo=None)
+            )
+        told = f"It was handed in 2 hours late; it was due on {pages.moment(due)}."
+        deferred = classroom.hand_in()
+        settle(reconciler)
+        assert "At most 1 attempts" in deferred.page()
+        assert told in deferred.page()
+        clock.now += 3700
+        settle(reconciler)
+        # It is worse than the first one, and does not count.
+        assert "This attempt does not count" in deferred.page()
+        assert told in deferred.page()
+        refused = classroom.work()
+        (refused / "large").write_bytes(b"")
+        os.truncate(refused / "large", 200 << 20)
+        page = classroom.hand_in(folder=refused)
+        settle(reconciler)
+        assert "was not accepted" in page.page()
+        assert told in page.page()
 
 
 def assert_graded(classroom: Classroom, reconciler, **how: object) -> Attempted:
@@ -932,3 +1080,33 @@ def test_a_service_without_a_hub_is_one_line(classroom: Classroom) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("autograder: JUPYTERHUB_SERVICE_URL names no address to listen on")
+
+
+def test_a_costly_text_is_laid_out_outside_the_service(
+    classroom: Classroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its process it would let nobody else have a turn, the page's visitors included."""
+
+    def never(*_: object) -> str:
+        raise AssertionError
+
+    for name in ("render", "__call__"):
+        monkeypatch.setattr(MarkdownWithMath, name, never)
+    classroom.configure(counts="best")
+    work = classroom.work(right=True)
+    path = work / f"{FILTERS}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[" * 400_000))
+    nbformat.write(notebook, path)
+    with classroom.reconciler() as reconciler:
+        counts = classroom.hand_in(folder=work)
+        settle(reconciler)
+        shutil.copytree(classroom.work(), work, dirs_exist_ok=True)  # worth less: shown aside
+        notebook.cells = notebook.cells[:-1]
+        nbformat.write(notebook, path)
+        aside = classroom.hand_in(folder=work)
+        settle(reconciler)
+    assert classroom.submissions()[SELF] == FULL
+    for attempted in (counts, aside):
+        assert attempted.graded
+        assert AS_WRITTEN in attempted.page()

@@ -78,6 +78,24 @@ def test_the_release_is_what_the_source_gives(made: Course) -> None:
     assert stale == [], "run `autograder release ch4-cnn`"
 
 
+def test_a_release_that_cannot_be_made_leaves_the_one_before(tmp_path: Path) -> None:
+    course = copied(tmp_path, "source")
+    gradebook = Gradebook(course)
+    gradebook.generate_release(NAME)
+    with gradebook.database() as database:
+        database.add_student("ada")
+        database.add_submission(NAME, "ada")
+    path = course.source(NAME) / SOURCES[0].name
+    notebook = nbformat.read(path, as_version=4)
+    (check,) = [cell for cell in notebook.cells if cell.id == "fig-4-2-blur-check"]
+    notebook.cells.remove(check)
+    nbformat.write(notebook, path)
+    before = contents(course.release(NAME))
+    with pytest.raises(UserError, match=r"give it its old cells back, or move gradebook\.db away"):
+        gradebook.generate_release(NAME)
+    assert contents(course.release(NAME)) == before
+
+
 def test_making_the_release_changes_no_source(made: Course) -> None:
     assert contents(made.source(NAME)) == contents(ROOT / "source" / NAME)
 
@@ -297,8 +315,12 @@ def test_each_solution_line_would_be_found(tmp_path: Path, path: Path) -> None:
 
 def test_an_assignment_without_notebooks_is_an_error(tmp_path: Path) -> None:
     course = copied(tmp_path, "source")
-    with pytest.raises(UserError, match="source/ch9 holds no notebooks"):
+    with pytest.raises(UserError, match=f"no assignment ch9 in .*; there is {NAME}"):
         source_notebooks(course, "ch9")
+    (course.release("ch8")).mkdir(parents=True)
+    (course.release("ch8") / "1.ipynb").write_text("{}", "utf-8")
+    with pytest.raises(UserError, match="source/ch8 holds no notebooks"):
+        source_notebooks(course, "ch8")
 
 
 # -- labels ------------------------------------------------------------------------------------

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import socket
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import nbformat
 import pytest
@@ -14,8 +18,9 @@ from autograder.course import Course as CourseRoot
 from autograder.engine.grade import Graded, Job, grade_notebook
 from autograder.engine.repair import repaired
 from autograder.engine.results import CellResult, CheckResult
-from autograder.engine.sandbox import sandbox
+from autograder.engine.sandbox import Sandbox, refused
 from autograder.engine.warm import WarmInterpreter
+from autograder.kernel import isolate
 
 STUB, RIGHT, WRONG = "stub", "right", "wrong"
 
@@ -54,6 +59,9 @@ class Course:
         sources = [other.get(f"c{n}", source) for n, source in enumerate(self.sources)]
         return [result for result in results(sources) if result.cell in cells]
 
+    def too_early(self, cells: list[str]) -> list[CellResult]:
+        return [result for result in results([STUB] * len(self.sources)) if result.cell in cells]
+
     def grade(self, seconds_left: int = 99) -> list[float]:
         self.cells = repaired(
             results(self.sources),
@@ -61,6 +69,7 @@ class Course:
             notebook(*[STUB] * len(self.sources)),
             {f"c{n}": RIGHT for n in range(len(self.sources))},
             self.again,
+            self.too_early,
             lambda: len(self.runs) < seconds_left,
         )
         return [cell.points for cell in self.cells]
@@ -110,6 +119,32 @@ def test_a_cell_keeps_the_better_of_its_results() -> None:
     assert course.cells[1].checks[0].hint == "think"
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_there_before_a_cell_runs_is_counted_only_beside_its_own(own: bool) -> None:
+    course = Course(WRONG, WRONG)
+    there, right = CheckResult("there", "", True, ""), CheckResult("right", "", own, "")
+    course.again = lambda other, cells: [CellResult("c1-check", 2.0, [there, right])]  # type: ignore[method-assign]
+    early = [there, CheckResult("right", "", False, "")]
+    course.too_early = lambda cells: [CellResult("c1-check", 2.0, early)]  # type: ignore[method-assign]
+    assert course.grade() == [0, 2 if own else 0]
+
+
+def test_a_check_that_was_moved_still_judges_the_same_cell() -> None:
+    submitted, release = notebook(WRONG, RIGHT), notebook(STUB, STUB)
+    submitted.cells = [submitted.cells[at] for at in (0, 2, 3, 1)]
+    course = Course(WRONG, RIGHT)
+    repaired(
+        results([WRONG, RIGHT]),
+        submitted,
+        release,
+        {"c0": RIGHT, "c1": RIGHT},
+        course.again,
+        course.too_early,
+        lambda: True,
+    )
+    assert course.runs == [(["c0"], ["c1-check"])]
+
+
 def test_no_run_starts_when_time_is_up() -> None:
     course = Course(WRONG, RIGHT, WRONG, RIGHT)
     assert course.grade(seconds_left=1) == [0, 2, 0, 0]
@@ -121,41 +156,126 @@ def test_no_run_starts_when_time_is_up() -> None:
 FILTERS, GRAPH, SPYING = NOTEBOOKS[0], "ofe-05-graph", "ofe-07-values"
 # Tells whatever it finds of the course's own graph, in every way that a cell has.
 SPY = """
+import os, socket, stat, sys
 seen = "\\n".join(In)
 wanted = "x_image, W" + "_conv, strides"
 found = seen[seen.index(wanted):][:150] if wanted in seen else "nothing to be seen"
 print(found)
+print(found, file=sys.__stderr__)
+os.write(1, found.encode())
 open("found.txt", "w").write(found)
+os.makedirs(found.replace("/", " "))
+sockets = []
+for number in range(3, 512):
+    try:
+        if stat.S_ISSOCK(os.fstat(number).st_mode):
+            sockets.append(socket.socket(fileno=os.dup(number)))
+    except OSError:
+        pass
+sockets = [one for one in sockets if one.getsockname()]
+for name in {one.getsockname() for one in sockets}:
+    for act in (lambda: os.unlink(name), lambda: os.symlink(DOOR, name)):
+        try: act()
+        except (OSError, TypeError): pass
 if "sess" in globals():
     filter_vals = sess.run(W_conv)
 raise ValueError(found)
 """
+# Once more, in the last cell before a check, with an end to all connections.
+LAST = """
+get_ipython().kernel.session.send(get_ipython().kernel.iopub_socket, "stream",
+    {"name": "stdout", "text": found}, parent=get_ipython().kernel.get_parent("shell"))
+class Told(str): pass
+fig = Told(found)
+conv_vals = pool_vals = found
+for one in sockets:
+    if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        one.shutdown(socket.SHUT_RDWR)
+import time
+time.sleep(60)
+"""
+
+
+@dataclass
+class Spied:
+    """A graded notebook, and the socket to which it would have liked to lead the grader."""
+
+    graded: Graded
+    door: socket.socket
+
+
+def grade_with_spies(
+    copy: CourseCopy, place: Sandbox, door: socket.socket, cells: Mapping[str, str]
+) -> Spied:
+    folder = copy.solved("spy", FILTERS)
+    replace_cells(folder / f"{FILTERS}.ipynb", cells)
+    root = CourseRoot.at(copy.root)
+    release, source = root.release(ASSIGNMENT), root.source(ASSIGNMENT)
+    job = Job(ASSIGNMENT, FILTERS, folder, release, source, b"any secret", sandbox=place)
+    return Spied(grade_notebook(job), door)
+
+
+@pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
+def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
+    if reason := refused(warm, request.param):
+        pytest.skip(f"this machine refuses {request.param}: {reason}")
+    return Sandbox(warm.address, request.param)
 
 
 @pytest.fixture(scope="module")
-def spied(course_copy: Callable[[], CourseCopy], warm: WarmInterpreter) -> Graded:
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
+    """A socket that only the grader can reach."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path_factory.mktemp("private") / "door"))
+        os.chmod(listener.getsockname(), 0o600)
+        listener.listen(8)
+        listener.setblocking(False)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def spied(course_copy: Callable[[], CourseCopy], place: Sandbox, door: socket.socket) -> Spied:
     """A right notebook, but for its graph and for a spy behind it."""
-    copy = course_copy()
-    folder = copy.solved("spy", FILTERS)
-    replace_cells(folder / f"{FILTERS}.ipynb", {GRAPH: "pass", SPYING: SPY})
-    root = CourseRoot.at(copy.root)
-    release, source = root.release(ASSIGNMENT), root.source(ASSIGNMENT)
-    place = sandbox(warm)
-    job = Job(ASSIGNMENT, FILTERS, folder, release, source, b"any secret", sandbox=place)
-    return grade_notebook(job)
+    spy = f"DOOR = {door.getsockname()!r}\n{SPY}"
+    return grade_with_spies(course_copy(), place, door, {GRAPH: "pass", SPYING: spy})
 
 
-def test_what_stands_behind_a_broken_cell_keeps_its_points(spied: Graded) -> None:
+@pytest.fixture(scope="module")
+def hung_up(course_copy: Callable[[], CourseCopy], place: Sandbox, door: socket.socket) -> Spied:
+    """The same, and a cell behind it that ends its connections where there is something to tell."""
+    spy = f"DOOR = {door.getsockname()!r}\n{SPY}"
+    last = f"if 'nothing' not in found:\n{textwrap.indent(LAST, '    ')}"
+    cells = {GRAPH: "pass", SPYING: spy, "ofe-08-picture": last}
+    return grade_with_spies(course_copy(), place, door, cells)
+
+
+def test_what_stands_behind_a_broken_cell_keeps_its_points(spied: Spied) -> None:
     wanted = {**max_points(FILTERS), f"{GRAPH}-check": 0, f"{SPYING}-check": 0.33}
-    assert {cell.cell: cell.points for cell in spied.result.cells} == wanted
-    notes = {cell.cell: cell.note for cell in spied.result.cells if cell.note}
+    assert {cell.cell: cell.points for cell in spied.graded.result.cells} == wanted
+    notes = {cell.cell: cell.note for cell in spied.graded.result.cells if cell.note}
     assert notes["ofe-08-picture-check"] == (
         "checked with the course's own [OFE-05] and [OFE-07] in place of yours"
     )
     assert f"{GRAPH}-check" not in notes
 
 
-def test_nothing_of_the_solution_is_shown(spied: Graded) -> None:
-    shown = "\n".join([json.dumps(spied.result.to_record()), spied.executed, spied.log])
-    assert "nothing to be seen" in shown  # the spy has spoken, in the first run
-    assert "x_image, W_conv, strides" not in shown
+def test_nothing_of_the_solution_is_shown_or_carried_out(spied: Spied, hung_up: Spied) -> None:
+    for told in (spied, hung_up):
+        graded = told.graded
+        shown = "\n".join([json.dumps(graded.result.to_record()), graded.executed, graded.log])
+        assert "nothing to be seen" in shown  # the spy has spoken, in the first run
+        assert "x_image, W_conv, strides" not in shown
+        assert "lost its connection" not in shown  # that was in the repaired run
+        with pytest.raises(BlockingIOError):
+            told.door.accept()
+
+
+def test_only_which_checks_passed_leaves_a_repaired_run(spied: Spied, hung_up: Spied) -> None:
+    """What is said of a failed check there are the course's own words."""
+    for told in (spied, hung_up):
+        repaired_cells = [cell for cell in told.graded.result.cells if cell.note]
+        assert repaired_cells
+        for cell in repaired_cells:
+            assert cell.note.startswith("checked with the course's own [OFE-05]")
+            assert not [check for check in cell.checks if check.raised]
+            assert not [c.hint for c in cell.checks if "found" in c.hint or "raised" in c.hint]

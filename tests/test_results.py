@@ -8,12 +8,14 @@ import random
 
 import pytest
 
+from autograder.engine.grade import Graded
 from autograder.engine.results import (
     CellResult,
     CheckResult,
     NotebookResult,
     SubmissionResult,
 )
+from autograder.errors import CannotGrade, GraderFault, UserError, printable_lines
 
 
 def cell(max_points: float, *weights: float, name: str = "a-check") -> CellResult:
@@ -157,3 +159,24 @@ def test_digests_of_tensors_are_remembered_and_not_shown() -> None:
     result = NotebookResult("n", "graded", "", [cell(2, 1)], [], ["0f3a"])
     assert NotebookResult.from_record(json.loads(json.dumps(result.to_record()))) == result
     assert "0f3a" not in json.dumps(result.to_json())
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\u2066\r\x00é 한\tend\nnext"
+SHOWN = "?]0;owned??[2J?31m?evil???é 한\tend\nnext"
+
+
+def test_what_is_shown_holds_no_control_characters() -> None:
+    check = CheckResult("test_it", "It is right", False, HOSTILE)
+    notebook = NotebookResult("nb", "graded", HOSTILE, [CellResult("a", 1, [check], HOSTILE)])
+    assert (check.hint, notebook.cells[0].note, notebook.reason) == (SHOWN, SHOWN, SHOWN)
+    assert Graded(notebook, "", HOSTILE).log == SHOWN
+    again = NotebookResult.from_record(notebook.to_record())
+    assert again.cells[0].checks[0].hint == SHOWN
+    for error in (UserError, CannotGrade, GraderFault):
+        assert str(error(HOSTILE)) == SHOWN
+
+
+def test_lines_and_letters_of_all_languages_stay() -> None:
+    text = "Ein Bär\n\n한국어\t…\n  indented\r\nnext"
+    assert printable_lines(text) == text.replace("\r\n", "\n")
+    assert printable_lines("") == ""

@@ -122,6 +122,15 @@ def test_a_solution_shows_its_pictures(solved_run: Path, name: str) -> None:
     assert drawn >= PICTURES[name]
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_solution_sums_up_a_folder_with_all_notebooks(solved_run: Path, name: str) -> None:
+    (output,) = executed_cells(solved_run, name)[-1].outputs
+    lines = output.text.splitlines()
+    assert [line.split()[:2] for line in lines[1:6]] == [["✓", f"{n}.ipynb"] for n in NOTEBOOKS]
+    trained = name in NOTEBOOKS[3:]
+    assert (lines[-1] == "Nothing is missing: hand in these eight files.") == trained
+
+
 def test_every_solution_is_worth_every_point_whatever_the_checks_draw(
     course_copy: Callable[[], CourseCopy], solved_run: Path
 ) -> None:

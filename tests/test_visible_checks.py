@@ -1,6 +1,8 @@
 """The visible checks: what they accept, and what they say."""
 
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -310,22 +312,22 @@ def in_ipython(cell: str) -> tuple[str, str]:
     [
         (
             "raise NotImplementedError('TODO [OFE-04]: not done yet')",
-            "\x1b[33mTODO [OFE-04]: not done yet\x1b[0m\n",
+            "TODO [OFE-04]: not done yet\n",
             "False NotImplementedError",
         ),
         (
             "def f():\n    raise NotImplementedError\nf()",
-            "\x1b[33mnot done yet\x1b[0m\n",
+            "not done yet\n",
             "False NotImplementedError",
         ),
         (
             "needs('h_pool', cell='OFE-05')",
-            "\x1b[33mnot done yet: write h_pool in cell [OFE-05] first\x1b[0m\n",
+            "not done yet: write h_pool in cell [OFE-05] first\n",
             "False NotDoneYet",
         ),
         (
             "expect(False, 'i is 7, expected 9')",
-            "\x1b[31mi is 7, expected 9\x1b[0m\n",
+            "i is 7, expected 9\n",
             "False CheckFailed",
         ),
     ],
@@ -353,3 +355,288 @@ def test_ipython_keeps_the_traceback_of_everything_else(cell, kind):
     assert "Traceback (most recent call last)" in shown
     assert kind in shown
     assert ended == f"False {kind}"
+
+
+# What became of the cell that should have made a name.
+
+SESSION = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import matplotlib
+matplotlib.use("agg")
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors="nocolor")
+cells = json.loads(sys.argv[2])
+for number, cell in enumerate(["from visible_checks import *", *cells]):
+    print("== cell ==")
+    shell.run_cell(cell, cell_id=f"cell-{number}" if sys.argv[3] == "named" else None)
+"""
+
+
+def last_of(*cells: str, named: bool = True) -> str:
+    """What IPython shows for the last of these cells."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SESSION, str(SOURCE), json.dumps(cells), "named" if named else ""],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Error in callback" not in ran.stdout + ran.stderr
+    return ran.stdout.split("== cell ==\n")[-1].strip()
+
+
+ASK = "# [OFE-04] check\nexpect_call('edge_filter', shape=(5, 5), cell='OFE-04')\ndone('OFE-04')"
+BROKEN = "# [OFE-04] two filters\ndef edge_filter(:\n    return 1"
+STOPPED = "# [OFE-04] two filters\nedge_filter = make(\n    5)"
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (BROKEN, "has a SyntaxError in line 2, `def edge_filter(:`: invalid syntax"),
+        (
+            "# [OFE-04] two filters\n  edge_filter = 1",
+            "has an IndentationError in line 2, `edge_filter = 1`: unexpected indent",
+        ),
+        (STOPPED, "stopped in line 2 with a NameError: name 'make' is not defined"),
+    ],
+)
+def test_a_cell_that_stopped_is_not_called_not_done(cell, said, named):
+    assert last_of(cell, ASK, named=named) == f"cell [OFE-04] {said}"
+
+
+def test_a_cell_without_its_label_is_the_one_before_the_check():
+    bare = BROKEN.partition("\n")[2]
+    assert last_of(bare, ASK).startswith("the cell before has a SyntaxError in line 1")
+    assert last_of(bare, "1", ASK).startswith("not done yet: write edge_filter in cell [OFE-04]")
+
+
+def test_a_cell_that_broke_is_not_taken_for_what_it_was_before():
+    works = "# [OFE-04] two filters\nimport numpy as np\nedge_filter = lambda: np.eye(5)"
+    assert last_of(works, ASK) == "[OFE-04] looks right so far ✓"
+    assert last_of(works, BROKEN, ASK).startswith("cell [OFE-04] has a SyntaxError")
+    assert last_of(BROKEN, works, ASK, named=False) == "[OFE-04] looks right so far ✓"
+
+
+def test_another_cells_error_is_not_this_cells():
+    other = "# [OFE-05] the graph\nW_conv = edge_filter("
+    assert last_of(other, ASK).startswith("not done yet: write edge_filter in cell [OFE-04]")
+
+
+def test_an_open_todo_is_not_done_yet():
+    todo = "# [OFE-04] two filters\nraise NotImplementedError('not done: edge_filter')"
+    assert last_of(todo, ASK).startswith("not done yet: write edge_filter in cell [OFE-04]")
+
+
+# Figures
+
+DRAW = "import numpy as np\nfrom pictures import grid\nfig = grid([[np.eye(3)]])"
+FIRST = "needs('fig', cell='OFE-08')\ndone('OFE-08')"
+SECOND = "needs('fig', cell='OFE-10')\ndone('OFE-10')"
+STALE = "not done yet: fig is still the picture of cell [OFE-08]: draw that of [OFE-10]"
+
+
+def test_a_figure_of_an_earlier_cell_is_not_this_cells():
+    assert last_of(DRAW, FIRST, SECOND) == STALE
+    assert last_of(DRAW, FIRST, "fig.canvas.draw()", SECOND) == STALE
+
+
+def test_a_cell_that_stopped_says_so_rather_than_that_the_figure_is_old():
+    said = last_of(DRAW, FIRST, "# [OFE-10] picture\nfig = grid(pool_vals)", SECOND)
+    assert (
+        said == "cell [OFE-10] stopped in line 2 with a NameError: name 'pool_vals' is not defined"
+    )
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        DRAW,
+        "fig.clear(); fig.add_subplot().imshow(np.eye(3))",
+        "fig.axes[0].imshow(np.eye(5))",
+        "fig.axes[0].images[0].set_data(np.eye(5))",
+    ],
+)
+def test_a_figure_that_was_drawn_again_is_new(again):
+    assert last_of(DRAW, FIRST, again, SECOND) == "[OFE-10] looks right so far ✓"
+
+
+def test_a_check_that_runs_twice_sees_its_own_figure():
+    assert last_of(DRAW, FIRST, FIRST) == "[OFE-08] looks right so far ✓"
+
+
+# Before handing in
+
+FILES = "checkpoint", "mdc_session-4000.index", "mdc_session-4000.data-00000-of-00001"
+TODO = "# TODO: two filters\nraise NotImplementedError('TODO [OFE-04]: not done yet')"
+WROTE = "edge_filter = 1  # raise NotImplementedError('TODO [OFE-04]: not done yet')"
+# Ask with a checkpoint's index that promises two variables of 6 numbers and a counter.
+SUMMARY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from types import SimpleNamespace as N
+class Reader:
+    def get_variable_to_shape_map(self): return {"W": [2, 3], "b": [6], "step": []}
+    def get_variable_to_dtype_map(self):
+        return {"W": N(size=4), "b": N(size=4), "step": N(size=8)}
+def load_checkpoint(prefix):
+    if open(prefix + ".index", "rb").read() == b"damaged": raise IndexError("data loss")
+    return Reader()
+train = N(load_checkpoint=load_checkpoint)
+if "tensorflow" in sys.argv[2:]: sys.modules["tensorflow"] = N(train=train)
+if "colab" in sys.argv[2:]: sys.modules["google.colab"] = N()
+from visible_checks import before_you_hand_in
+before_you_hand_in()
+"""
+
+
+def book(*cells: dict) -> str:
+    return json.dumps({"cells": list(cells), "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def a_cell(source: str, kind: str = "code") -> dict:
+    return {"cell_type": kind, "metadata": {}, "source": source.splitlines(keepends=True)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Everything that is to be handed in."""
+    for name in checks.NOTEBOOKS:
+        (tmp_path / name).write_text(book(a_cell(WROTE)), encoding="utf-8")
+    (tmp_path / FILES[0]).write_text('model_checkpoint_path: "mdc_session-4000"\n')
+    (tmp_path / FILES[1]).write_bytes(b"index")
+    (tmp_path / FILES[2]).write_bytes(bytes(56))
+    return tmp_path
+
+
+def summed_up(folder: Path, *loaded: str) -> list[str]:
+    command = [sys.executable, "-c", SUMMARY, str(SOURCE), *(loaded or ["tensorflow"])]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.splitlines()
+
+
+def line_of(lines: list[str], name: str) -> str:
+    (line,) = (line for line in lines if line[2:].split(" ")[0] == name)
+    return line[0] + line[2 + len(name) :].strip()
+
+
+def test_the_summary_knows_the_notebooks_of_the_chapter():
+    assert list(checks.NOTEBOOKS) == sorted(path.name for path in SOURCE.glob("*.ipynb"))
+    assert checks.CHECKPOINT == FILES
+
+
+def test_a_whole_folder_lacks_nothing(folder):
+    lines = summed_up(folder)
+    assert len(lines) == 10
+    assert [line[0] for line in lines[1:9]] == ["✓"] * 8
+    assert line_of(lines, FILES[2]) == "✓0.0 MB, whole"
+    assert lines[9] == "Nothing is missing: hand in these eight files."
+    assert max(map(len, lines)) < 90
+
+
+NAME = checks.NOTEBOOKS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (NAME, book(a_cell(TODO), a_cell(TODO)), "not done: [OFE-04]"),
+        (NAME, book(a_cell(TODO.replace("OFE-04", "Fig 4-3"))), "not done: [Fig 4-3]"),
+        (
+            NAME,
+            book(*(a_cell(TODO.replace("04", n)) for n in ["02", "03", "05", "07", "08"])),
+            "not done: [OFE-02], [OFE-03], [OFE-05], and 2 more",
+        ),
+        (NAME, book(a_cell("YOUR ANSWER HERE", "markdown")), "not done: the question in words"),
+        (NAME, "{", "cannot be read (JSONDecodeError)"),
+        (NAME, "[]", "cannot be read (TypeError)"),
+        (NAME, '{"cells": [{}]}', "cannot be read (KeyError)"),
+        (NAME, "[" * 10**6, "cannot be read (RecursionError)"),
+        (NAME, b"\xff\xfe\x00", "cannot be read (UnicodeDecodeError)"),
+        (NAME, "", "is empty"),
+        (NAME, None, "not here"),
+        (FILES[0], 'model_checkpoint_path: "mdc_session-40001"', "does not name step 4000"),
+        (FILES[0], None, "not here: notebook 4 writes it"),
+        (FILES[1], "damaged", "cannot be read (IndexError)"),
+        (FILES[1], None, "not here: notebook 4 writes it"),
+        (FILES[2], "", "is empty"),
+        (
+            FILES[2],
+            b"x" * 40,
+            "40 bytes instead of 56: it was cut off, or is of another training",
+        ),
+    ],
+)
+def test_what_is_missing_or_unfinished_has_a_line(folder, name, content, said):
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    lines = summed_up(folder)
+    assert line_of(lines, name) == f"✗{said}"
+    assert [line[0] for line in lines[1:9]].count("✗") == 1
+    assert lines[9] == "Lines with ✗ are not finished yet, or would be missing."
+
+
+def test_a_copy_under_another_name_is_named(folder):
+    (folder / NAME).rename(folder / "Copy of 1-orenist-filter (1).ipynb")
+    said = "not under this name, but as 'Copy of 1-orenist-filter (1).ipynb': rename it"
+    assert line_of(summed_up(folder), NAME) == f"✗{said}"
+
+
+def test_a_training_that_stopped_says_where(folder):
+    for step in (4000, 900, 1300):
+        (folder / f"mdc_session-{step}.index").write_bytes(b"index")
+    (folder / FILES[1]).unlink()
+    assert line_of(summed_up(folder), FILES[1]) == "✗not here; the last step here is 1300"
+
+
+def test_without_tensorflow_a_size_is_only_told(folder):
+    (folder / FILES[2]).write_bytes(bytes(10**6))
+    assert line_of(summed_up(folder, "nothing"), FILES[2]) == "✓1.0 MB"
+
+
+def test_an_odd_folder_raises_nothing(folder):
+    one, two, three, four, five = (folder / name for name in checks.NOTEBOOKS)
+    for path in (one, two, three, four, folder / FILES[1]):
+        path.unlink()
+    one.mkdir()
+    os.mkfifo(two)
+    three.symlink_to(three)
+    four.symlink_to("/dev/zero")
+    five.write_text(book(a_cell("x = 1"), {"cell_type": "code", "source": 7}))
+    (folder / os.fsdecode(b"4-mnist-training\xff.ipynb")).write_bytes(b"x")
+    (folder / FILES[1]).mkdir()
+    lines = summed_up(folder)
+    assert [line_of(lines, name)[0] for name in checks.NOTEBOOKS] == ["✗"] * 5
+    assert line_of(lines, checks.NOTEBOOKS[0]) == "✗is no file"
+    assert line_of(lines, FILES[1]) == "✗is no file"
+
+
+def test_where_no_notebook_lies_only_the_checkpoint_is_looked_at(folder):
+    for name in checks.NOTEBOOKS:
+        (folder / name).unlink()
+    lines = summed_up(folder)
+    assert lines[0] == "Before you hand in: there are no notebooks to look at where this cell runs."
+    assert [line.split()[1] for line in lines[1:]] == list(FILES)
+    for name in FILES:
+        (folder / name).unlink()
+    assert len(summed_up(folder)) == 1
+    (on_colab,) = summed_up(folder, "colab")
+    assert on_colab.endswith("take each with File → Download → Download .ipynb.")
+
+
+def test_a_folder_that_is_gone_raises_nothing(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys\nsys.path.insert(0, {str(SOURCE)!r})\nimport visible_checks\n"
+    code += f"os.rmdir({str(gone)!r})\nvisible_checks.before_you_hand_in()"
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=gone, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (
+        ran.stdout
+        == "Before you hand in: there are no notebooks to look at where this cell runs.\n"
+    )

@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -571,3 +572,33 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
     assert not path.exists()
     pickle.loads(bomb)
     assert path.exists()  # the payload is live: whoever unpickled it would have made the file
+
+
+def test_a_deadline_may_be_asked_for_again_and_again() -> None:
+    one, other = socket.socketpair()
+    asked = []
+
+    def patience() -> float:
+        asked.append(True)
+        return 0.01 if len(asked) < 5 else 0.0
+
+    with one, other:
+        with pytest.raises(wire.WireTimeout):
+            wire.receive(one, patience)
+        assert len(asked) == 5
+        asked.clear()
+        with pytest.raises(wire.WireTimeout):
+            wire.send(
+                one, np.zeros(1 << 22), patience
+            )  # more than a socket takes that nobody reads
+        assert len(asked) >= 5
+
+
+def test_a_slow_reader_gets_every_byte() -> None:
+    sent = np.arange(1 << 21)
+    one, other = socket.socketpair()
+    with one, other, ThreadPoolExecutor() as threads:
+        sending = threads.submit(wire.send, one, sent, lambda: 0.001)
+        got = wire.receive(other, lambda: 0.001)
+        sending.result()
+    assert np.array_equal(got, sent)

@@ -42,19 +42,48 @@ def check(title: str, *, hint: str, weight: float = 1.0) -> Callable[[T], T]:
     return pytest.mark.check(title=title, hint=hint, weight=weight)
 
 
+class Mistake(AssertionError):
+    """A failed check that knows which mistake was made; its sentence is shown, not the hint."""
+
+
+Sentence = str | Callable[[], str]
+
+
+def diagnose(right: object, *mistakes: tuple[Callable[[], object], Sentence]) -> None:
+    """Pass if `right`; otherwise fail, and name the first of the known mistakes that was made.
+
+    mistakes: what tells each by (asked one after the other, and only when something is wrong), and
+        the sentence about it; like a hint, it holds no hidden value.
+
+    Raises Mistake with that sentence, AssertionError when no known mistake explains the answer.
+    """
+    if right:
+        return
+    for was_made, sentence in mistakes:
+        if was_made():
+            raise Mistake(sentence if isinstance(sentence, str) else sentence())
+    raise AssertionError("no known mistake")
+
+
 @dataclass(frozen=True)
 class Setup:
     """What one notebook's kernel finds around it.
 
-    files: glob patterns of submitted files that are put beside the notebook.
+    files: glob patterns of submitted files that are put beside the notebook; other notebooks, and
+        what nbgrader adds, never are.
     read: glob patterns of submitted files that only the checks read.
     environment: variables its kernel gets.
     prepare: called with (folder, rng) to put further files there before the kernel starts.
-    explain: what an error that stops a cell has to do with the subject, by a pattern (`re`) that
-        occurs in it; the first that fits is added to the hint.
-    ends: names of errors by which `environment` or `prepare` end a cell: nobody's mistake.
-    seconds: wall time that one cell may take.
+    explain: what an error that stops a cell, or what is asked of it, has to do with the subject, by
+        a pattern (`re`) that occurs in it; the first that fits stands in place of the hint.
+    seconds: of processor time that one cell may use with all it started, and seconds that it may
+        sleep; the whole notebook, with its answers, may use five times as much.
     steps: training steps of the whole solution, for the progress bar when it is run.
+    training_steps: how many of them are computed in grading.  Of those that follow in a session
+        the kernel computes only what else they fetch, so that a long loop runs to its own end (see
+        `autograder.kernel.fast_forward`).  None for all of them.
+    needs: raises UserError when something that is not handed in and not in the release, a data set
+        for instance, is not on this machine; called before anything is graded.
     data: folders that a whole run of the solution reads, by the environment variable that names
         each; called with a function that takes a line about the progress.
     """
@@ -64,7 +93,8 @@ class Setup:
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Path, np.random.Generator], None] | None = None
     explain: Mapping[str, str] = field(default_factory=dict)
-    ends: tuple[str, ...] = ()
     seconds: float = 60.0
     steps: int = 0
+    training_steps: int | None = None
+    needs: Callable[[], object] | None = None
     data: Callable[[Callable[[str], None]], dict[str, Path]] | None = None

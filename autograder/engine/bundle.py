@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
+import contextlib
 import functools
 import os
 import shutil
@@ -11,18 +11,20 @@ import socket
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from autograder.course import checks_for
+from autograder.engine.arrival import archives, look, needs_archives, survey
 from autograder.engine.files import read_regular
 from autograder.engine.grade import Graded, Job, cannot_grade, grade_notebook, keyed, versions
-from autograder.engine.sandbox import Sandbox, sandbox
-from autograder.engine.submission import CHECKPOINT_LIMIT, handed_in
+from autograder.engine.reading import SIZE_LIMIT
+from autograder.engine.sandbox import Sandbox
+from autograder.engine.submission import CHECKPOINT_LIMIT
+from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter, WarmLost
 from autograder.errors import CannotGrade, UserError
 
@@ -40,19 +42,21 @@ class Bundle:
     digest: str
 
     @classmethod
-    def of(cls, trees: Mapping[str, tuple[Path, Iterable[str]]]) -> Bundle:
+    def of(cls, trees: Mapping[str, tuple[Path, Mapping[str, str]]]) -> Bundle:
         """A bundle of regular files: where they are unpacked → (the folder they are in, paths).
 
+        paths: where each file belongs → where it lies.
         What is no regular file, or too large, stays behind.
         """
         files, digest = [], sha256()
         for name, (folder, paths) in trees.items():
-            for path in sorted(set(paths)):
+            for where, path in sorted(paths.items()):
+                linked = not where.endswith(".py")
                 try:
-                    content = read_regular(folder, path, CHECKPOINT_LIMIT)
+                    content = read_regular(folder, path, CHECKPOINT_LIMIT, linked)
                 except (CannotGrade, FileNotFoundError):
                     continue
-                files.append((f"{name}/{path}", content))
+                files.append((f"{name}/{where}", content))
                 digest.update(os.fsencode(files[-1][0]) + b"\0" + sha256(content).digest())
         return cls(tuple(files), digest.hexdigest())
 
@@ -86,30 +90,31 @@ def pack(job: Job) -> tuple[RemoteJob, Bundle, list[Bundle]]:
 
     Only the files that its notebook or its checks need are in them.
     """
-    setup = checks_for(job.assignment, job.notebook).setup
-    patterns = (*setup.files, *setup.read)
-    wanted: list[str] = []
+    own = f"{job.notebook}.ipynb"
+    mine: dict[str, str] = {}
+    wanted: dict[str, str] = {}
     refused = ""
+    sent = job
     try:
-        for found in handed_in(job.submission):
-            if any(fnmatch.fnmatch(found.path, pattern) for pattern in patterns):
-                wanted.append(found.path)
+        arrived = survey(job.submission, job.only)
+        found = look(arrived, job.wanted)
+        wanted |= found.files
+        mine[own] = wanted.pop(own, own)
+        if needs_archives(arrived, found):
+            wanted |= {path: path for path in archives(arrived)}
+        at = arrived.files.get(mine[own])
+        sent = replace(job, found=found, modified=at.modified if at else 0)
+        with contextlib.suppress(FileNotFoundError):
+            read_regular(job.submission, mine[own], SIZE_LIMIT, own_links=True)
     except CannotGrade as error:
         refused = str(error)
-    given = [path.name for path in job.release.iterdir() if path.suffix != ".ipynb"]
-    own = [f"{job.notebook}.ipynb"]
+    released = {path.name: path.name for path in job.release.iterdir() if path.is_file()}
     return (
-        RemoteJob(keyed(job), versions(job), refused),
-        Bundle.of(
-            {
-                SUBMISSION: (job.submission, own),
-                RELEASE: (job.release, own),
-                SOURCE: (job.source, own),
-            }
-        ),
+        RemoteJob(replace(keyed(sent), only=()), versions(job), refused),
+        Bundle.of({SUBMISSION: (job.submission, mine), SOURCE: (job.source, {own: own})}),
         [
             Bundle.of({SUBMISSION: (job.submission, wanted)}),
-            Bundle.of({RELEASE: (job.release, given)}),
+            Bundle.of({RELEASE: (job.release, released)}),
         ],
     )
 
@@ -146,6 +151,9 @@ def _grade_unpacked(remote: RemoteJob, bundles: tuple[Bundle, ...]) -> Graded:
             source=folder / SOURCE,
             sandbox=place,
         )
+        handed_in = job.submission / f"{job.notebook}.ipynb"
+        if handed_in.exists():  # among copies the newest counts
+            os.utime(handed_in, ns=(job.modified, job.modified))
         return cannot_grade(job, remote.refused) if remote.refused else grade_notebook(job)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -154,7 +162,7 @@ def _grade_unpacked(remote: RemoteJob, bundles: tuple[Bundle, ...]) -> Graded:
 @functools.cache
 def _sandbox_of_worker() -> Sandbox:
     """The warm interpreter of this worker process; it ends with the process."""
-    return sandbox(WarmInterpreter())
+    return working_sandbox(WarmInterpreter())
 
 
 async def _reach(scheduler: str) -> None:

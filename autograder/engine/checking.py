@@ -8,36 +8,48 @@ notebook as far as that cell.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import io
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from nbformat import NotebookNode
 
-from autograder.checks import Setup
+from autograder.checks import Mistake, Setup
+from autograder.engine import fixtures
+from autograder.engine.faults import in_words, is_graders
+from autograder.engine.fixtures import CHECKING, cell_of
 from autograder.engine.notebook import grade_id, is_autograded, label, solution_of
 from autograder.engine.results import CellResult, CheckResult
 from autograder.engine.run import NotebookRun
-from autograder.engine.submission import SubmittedFiles
+from autograder.engine.submission import SubmittedFiles, Unusable
 from autograder.engine.values import KernelLost, NoValue, Raised, Values
 from autograder.engine.warm import WarmLost
-from autograder.errors import GraderFault, UserError, printable
+from autograder.errors import GraderFault, UserError, cause_of, printable
 
-ERROR_LENGTH = 5000  # TensorFlow tells the cause after two sentences and a trace
+ERROR_LENGTH = 5000  # in which a pattern of `Setup.explain` is looked for
+CAUSE_LENGTH = 200  # of it that is shown
 NOT_SHOWN = "this could not be checked"
+_VERDICTS = (AssertionError, NoValue, pytest.fail.Exception)  # by which a check says "wrong"
 
-
-def seeded(secret: bytes, *parts: str) -> np.random.Generator:
-    """A generator that depends on the course secret and `parts`, and on nothing else."""
-    digest = hmac.new(secret, "\0".join(parts).encode(), hashlib.sha256).digest()
-    return np.random.default_rng(int.from_bytes(digest, "big"))
+# What Jupyter allows, and what cannot be where nobody sits before a notebook.
+EXPLAIN = {
+    r"StdinNotImplementedError|EOFError: EOF when reading": "nobody is there to type anything "
+    "while this is graded: write the value into the cell in place of input()",
+    r"Cannot load backend|ipympl|not a recognised (GUI loop|backend)|no display name": "there is "
+    "no screen while this is graded: leave out the line that chooses where figures are shown, "
+    "matplotlib.use or %matplotlib, and they are found all the same",
+    r"^SystemExit": "quit(), exit() or sys.exit() ended the cell, and what stands behind it in the "
+    "cell has not run: leave it out",
+    r"No module named 'google": "google.colab is only on Colab, and a cell that imports it stops "
+    "everywhere else: leave the import and what needs it out of the cell",
+    r"No module named": "this package is not where notebooks are graded, and none can be installed "
+    "there: use one that the first cells import, or a file that you hand in beside the notebook",
+}
 
 
 @dataclass
@@ -70,87 +82,93 @@ class Checking:
         """The grade cells to check, in the order of the notebook."""
         return [cell for cell in self.points if self.only is None or cell in self.only]
 
-    @pytest.fixture(scope="class")
-    def values(self, request: pytest.FixtureRequest) -> Values:
-        """The kernel, as it is when it reaches this class's grade cell."""
+    def values_at(self, cell: str) -> Values:
+        """The kernel, as it is when it reaches the grade cell `cell`.
+
+        Raises NoValue when the notebook did not get there, GraderFault when the engine broke.
+        """
         try:
-            return self.run.values_at(_cell(request.node))
-        except NoValue:
+            return self.run.values_at(cell)
+        except (NoValue, GraderFault, WarmLost, UserError):
             raise
         except Exception as error:
-            self.fault = error
-            raise
-
-    @pytest.fixture(scope="class", name="submission")
-    def _submission(self) -> SubmittedFiles:
-        """The files handed in with the notebook."""
-        return self.submission
-
-    @pytest.fixture(scope="class")
-    def scratch(self, values: Values) -> SubmittedFiles:
-        """The files in the kernel's working directory, as they are at this class's cell."""
-        return self.scratch_files
-
-    @pytest.fixture(scope="class")
-    def given(self) -> Path:
-        """The release's folder, with the files that students get."""
-        return self.release
-
-    @pytest.fixture(scope="class")
-    def prepared_rng(self) -> np.random.Generator:
-        """The random numbers that `Setup.prepare` was given."""
-        return seeded(self.secret, self.key, "prepare")
-
-    @pytest.fixture(scope="class")
-    def shared_rng(self, request: pytest.FixtureRequest) -> np.random.Generator:
-        """Random numbers for this submission and all checks of a class."""
-        return seeded(self.secret, self.key, request.node.nodeid.rpartition("/")[2])
-
-    @pytest.fixture
-    def rng(self, request: pytest.FixtureRequest) -> np.random.Generator:
-        """Random numbers for this submission and this check."""
-        return seeded(self.secret, self.key, request.node.nodeid.rpartition("/")[2])
+            said = in_words(error) if is_graders(error) else f"{type(error).__name__}: {error}"
+            raise GraderFault(said) from error
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Declare the marks of `autograder.checks`."""
+        """Declare the marks of `autograder.checks`, and let the fixtures find this object."""
         config.addinivalue_line("markers", "grade_cell(id): the grade cell of a class of checks")
         config.addinivalue_line("markers", "check(title, hint, weight): a hidden check")
+        config.stash[CHECKING] = self
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Order the checks by grade cell; every item must be a check of a known cell."""
         order = {cell: position for position, cell in enumerate(self.points)}
         for item in items:
-            if item.get_closest_marker("check") is None or _cell(item) not in order:
-                raise UserError(f"{item.nodeid} is not a check of a grade cell of this notebook")
-        items[:] = [item for item in items if _cell(item) in self.cells]
-        items.sort(key=lambda item: order[_cell(item)])
+            if item.get_closest_marker("check") is None or cell_of(item) not in order:
+                self.fault = UserError(
+                    f"{item.nodeid} is not a check of a grade cell of this notebook"
+                )
+                raise self.fault
+        items[:] = [item for item in items if cell_of(item) in self.cells]
+        items.sort(key=lambda item: order[cell_of(item)])
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_make_collect_report(self) -> Any:
+        """Tell a module that is broken from a machine that could not read it."""
+        outcome = yield
+        call = getattr(outcome.get_result(), "call", None)
+        error = call.excinfo.value if call is not None and call.excinfo else None
+        absent = (FileNotFoundError, PermissionError)  # for the instructor to put right
+        if isinstance(error, MemoryError | OSError) and not isinstance(error, absent):
+            self._is_ours(error, "the checks could not be read")
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """What breaks pytest itself, or this object, is no student's fault."""
+        self._is_ours(excinfo.value, "pytest broke")
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """Record a check's outcome, once."""
         outcome = yield
         report: pytest.TestReport = outcome.get_result()
+        error = call.excinfo.value if call.excinfo else None
+        if _is_no_verdict(call.when, report, error):
+            self._is_ours(error, item.name)
+            item.session.shouldstop = "the grader failed"
+            return
         failed_setup = call.when == "setup" and not report.passed
         if call.when != "call" and not failed_setup:
             return
         marker = item.get_closest_marker("check")
         assert marker is not None
-        error = call.excinfo.value if call.excinfo else None
-        if isinstance(error, GraderFault | WarmLost | UserError):
-            self.fault = error
-        elif error is not None and not isinstance(error, AssertionError | NoValue):
-            self.problems.append(f"{item.name}: {type(error).__name__}: {error}")
+        raised = ""
+        if error is not None and not isinstance(error, _VERDICTS):
+            raised = type(error).__name__
+            self.problems.append(f"{item.name}: {raised}: {error}")
         concept = marker.kwargs["hint"]
-        hint = "" if report.passed else self._hint(_cell(item), concept, error)
-        self.results.setdefault(_cell(item), []).append(
+        hint = "" if report.passed else self._hint(cell_of(item), concept, error)
+        self.results.setdefault(cell_of(item), []).append(
             CheckResult(
                 id=item.name,
                 title=marker.kwargs["title"],
                 passed=report.passed,
                 hint=hint,
                 weight=float(marker.kwargs["weight"]),
+                raised="" if self.silent else raised,
             )
         )
+
+    def _is_ours(self, error: BaseException | None, where: str) -> None:
+        """Remember the first error that is the grader's."""
+        if self.fault is not None:
+            return
+        if isinstance(error, GraderFault | WarmLost | UserError):
+            self.fault = error
+        else:
+            what = in_words(error) if error is not None else "skipped"
+            self.fault = GraderFault(f"{where}: {what}")
+            self.fault.__cause__ = error
 
     def _hint(self, cell: str, concept: str, error: BaseException | None) -> str:
         """What a student reads beside a failed check of the grade cell `cell`.
@@ -163,18 +181,22 @@ class Checking:
         if isinstance(error, KernelLost):
             return str(error)
         stopped = self._what_stopped(cell)
+        if stopped is not None and stopped[1].startswith("NotImplementedError"):
+            return stopped[1].partition(": ")[2] or "not done yet"
+        if isinstance(error, Unusable):  # and this is what has stopped a cell
+            return str(error)
         if stopped is not None:
             name, what = stopped
-            if what.startswith("NotImplementedError"):
-                return what.partition(": ")[2] or "not done yet"
-            for pattern, about in self.setup.explain.items():
-                if re.search(pattern, what):
-                    concept = about
-                    break
-            return f"{concept} (cell [{label(name)}] was stopped by {what[:200]})"
+            about = self._about(what) or concept
+            return f"cell [{label(name)}] was stopped by {what[:CAUSE_LENGTH]} ({about})"
         if isinstance(error, Raised):
-            return f"{concept} ({error})"
-        return str(error) if isinstance(error, NoValue) else concept
+            return f"{error} ({self._about(str(error)) or concept})"
+        return str(error) if isinstance(error, NoValue | Mistake) else concept
+
+    def _about(self, what: str) -> str:
+        """What an error has to do with the subject, or with where the notebook runs."""
+        known = [*self.setup.explain.items(), *EXPLAIN.items()]
+        return next((about for pattern, about in known if re.search(pattern, what)), "")
 
     def _what_stopped(self, cell: str) -> tuple[str, str] | None:
         """The solution cell before the grade cell `cell`, and the error that it ended with."""
@@ -182,21 +204,28 @@ class Checking:
         for other in self.run.notebook.cells:
             if name is not None and grade_id(other) == name:
                 for output in other.get("outputs", []):
-                    if output.output_type == "error" and output.ename not in self.setup.ends:
-                        return name, printable(f"{output.ename}: {output.evalue}", ERROR_LENGTH)
+                    if output.output_type == "error":
+                        what = f"{output.ename}: {cause_of(output.evalue)}"
+                        return name, printable(what, ERROR_LENGTH)
         return None
 
 
-def _cell(item: pytest.Item | pytest.Collector) -> str:
-    marker = item.get_closest_marker("grade_cell")
-    return str(marker.args[0]) if marker else ""
+def _is_no_verdict(when: str, report: pytest.TestReport, error: BaseException | None) -> bool:
+    """Whether a phase of a check says nothing about the student's work."""
+    if report.skipped:
+        return True
+    if error is None or isinstance(error, AssertionError | NoValue):
+        return False
+    if isinstance(error, pytest.fail.Exception):
+        return when != "call"  # pytest's word for fixtures that do not fit together
+    return isinstance(error, GraderFault | WarmLost | UserError) or is_graders(error)
 
 
 def run_checks(module: Path, plugin: Checking) -> tuple[list[CellResult], str]:
     """Run the checks in `module`; the cells' results, and pytest's own report for the log.
 
-    Raises UserError when the module cannot be collected, or leaves a grade cell unchecked, and
-    what the engine raised when the notebook could not be run.
+    Raises UserError when the module cannot be collected, or leaves a grade cell unchecked;
+    GraderFault, or WarmLost, for what says nothing about the notebook.
     """
     report = io.StringIO()
     arguments = [
@@ -208,21 +237,36 @@ def run_checks(module: Path, plugin: Checking) -> tuple[list[CellResult], str]:
         "--disable-plugin-autoload",  # whatever else is installed has no part in a score
         "-pno:unraisableexception",  # collects garbage ten times at its end: half a second
         "-pno:threadexception",
+        "-Wdefault",  # whatever Python was told about warnings, none becomes an error
         "--tb=native",  # the others look for each statement in its file: 50 ms a failed check
         "-q",
     ]
-    with contextlib.redirect_stdout(report), contextlib.redirect_stderr(report):
-        status = pytest.main(arguments, plugins=[plugin])
+    with (
+        contextlib.redirect_stdout(report),
+        contextlib.redirect_stderr(report),
+        _no_settings_of_pytest(),
+    ):
+        status = pytest.main(arguments, plugins=[plugin, fixtures])
+    if plugin.fault is not None:
+        raise plugin.fault
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         why = _last_error(report.getvalue()) or pytest.ExitCode(status).name
         raise UserError(f"the checks in {module.name} could not be run ({why})")
-    if plugin.fault is not None:
-        raise plugin.fault
     unchecked = [cell for cell in plugin.cells if cell not in plugin.results]
     if unchecked:
         raise UserError(f"{module.name} has no checks for {', '.join(unchecked)}")
     cells = [CellResult(cell, plugin.points[cell], plugin.results[cell]) for cell in plugin.cells]
     return cells, "\n".join([*plugin.problems, report.getvalue()])
+
+
+@contextlib.contextmanager
+def _no_settings_of_pytest() -> Iterator[None]:
+    """Hide what the environment tells pytest: options, plugins, colours."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PYTEST_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _last_error(report: str) -> str:

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
+import secrets
 import shutil
 import stat
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autograder.errors import CannotGrade
 
+# What a machine runs short of: nothing that was handed in can be the cause.
+SCARCE = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE),
+    *(errno.ENOSPC, errno.EDQUOT),
+)
+LONGEST = 3000  # bytes of a path below a submission; Linux takes 4095 in all
+_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 @dataclass(frozen=True)
 class Found:
-    """A regular file in a submission: its path below the submission, and its size in bytes."""
+    """A regular file in a submission: its path below the submission, and its size in bytes.
+
+    modified: when its content was last written, in nanoseconds.
+    """
 
     path: str
     size: int
+    modified: int = field(default=0, compare=False)
 
 
-def read_regular(folder: Path, path: str, limit: int) -> bytes:
+def read_regular(folder: Path, path: str, limit: int, own_links: bool = False) -> bytes:
     """The content of a regular file below `folder`, at most `limit` bytes.
 
     No component of `path` may be a link.  Raises CannotGrade for a link, hard link, FIFO,
-    device, folder or larger file; FileNotFoundError when there is nothing by that name.
+    device, folder or larger file; FileNotFoundError when there is nothing by that name; OSError
+    when this machine lacks what it needs to read.
+
+    own_links: take a hard link if it is a file of its folder's owner, and nobody else may write to
+    that folder.  Nobody but the owner can have made it then, from a backup for example, and it
+    shows nobody what is another's.
     """
-    descriptor = _open_regular(folder, path, limit)
+    descriptor = _open_regular(folder, path, limit, own_links)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -35,7 +56,7 @@ def read_regular(folder: Path, path: str, limit: int) -> bytes:
     return data
 
 
-def _open_regular(folder: Path, path: str, limit: int) -> int:
+def _open_regular(folder: Path, path: str, limit: int, own_links: bool) -> int:
     parts = Path(path).parts
     if not parts or Path(path).is_absolute() or ".." in parts or "\0" in path:
         raise CannotGrade(f"{path!r} is not a path inside the submission")
@@ -52,6 +73,8 @@ def _open_regular(folder: Path, path: str, limit: int) -> int:
             except FileNotFoundError:
                 raise
             except OSError as error:
+                if error.errno in SCARCE:
+                    raise
                 raise CannotGrade(f"{path} lies behind something that is no folder") from error
             os.close(directory)
             directory = inner
@@ -61,14 +84,18 @@ def _open_regular(folder: Path, path: str, limit: int) -> int:
         except FileNotFoundError:
             raise
         except OSError as error:
+            if error.errno in SCARCE:
+                raise
             raise CannotGrade(f"{path} is not a regular file") from error
+        holder = os.fstat(directory)
     finally:
         os.close(directory)
     status = os.fstat(descriptor)
+    owned = holder.st_uid == status.st_uid and not holder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     reason = None
     if not stat.S_ISREG(status.st_mode):
         reason = f"{path} is not a regular file"
-    elif status.st_nlink > 1:
+    elif status.st_nlink > 1 and not (own_links and owned):
         reason = f"{path} is a hard link to another file"
     elif status.st_size > limit:
         reason = f"{path} is {status.st_size >> 20} MB, more than the {limit >> 20} MB allowed"
@@ -78,39 +105,160 @@ def _open_regular(folder: Path, path: str, limit: int) -> int:
     return descriptor
 
 
-def walk(folder: Path, most: int, size: int | None = None) -> Iterator[Found]:
-    """Regular files below `folder`, sorted, links not followed.
+@contextlib.contextmanager
+def _entered(folder: Path, below: str) -> Iterator[int | None]:
+    """A descriptor of the folder `below` another one, reached through no link, while it is needed.
 
-    What is no regular file is passed over.  Raises CannotGrade when there are more than `most`
-    entries, or the files have more than `size` bytes together.
+    None where there is none any more, or its path would not fit everywhere.
+    """
+    directory = None
+    if len(os.fsencode(below)) <= LONGEST:
+        try:
+            directory = _open_folder(folder, Path(below).parts)
+        except OSError as error:
+            if error.errno in SCARCE:
+                raise
+    try:
+        yield directory
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
+def walk(folder: Path, most: int, size: int | None = None) -> Iterator[Found]:
+    """Regular files below `folder`, sorted, links not followed, whatever is swapped meanwhile.
+
+    What is no regular file is passed over, and what lies so deep that its path would not fit
+    everywhere.  Raises CannotGrade when there are more than `most` entries, or the files have
+    more than `size` bytes together.
     """
     count = total = 0
     stack = [""]
     while stack:
         below = stack.pop()
+        with _entered(folder, below) as directory:
+            if directory is None:
+                continue
+            with os.scandir(directory) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+            for entry in entries:
+                count += 1
+                if count > most:
+                    raise CannotGrade(f"the submission holds more than {most} files")
+                path = os.path.join(below, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(path)
+                elif entry.is_file(follow_symlinks=False):
+                    try:
+                        found = Found(path, entry.stat(follow_symlinks=False).st_size)
+                    except OSError as error:  # a kernel may remove it meanwhile
+                        if error.errno in SCARCE:
+                            raise
+                        continue
+                    total += found.size
+                    if size is not None and total > size:
+                        raise CannotGrade(f"the submission holds more than {size >> 30} GB")
+                    yield found
+
+
+def listing(
+    folder: Path, most: int, leave: Callable[[str, Collection[str]], bool]
+) -> tuple[list[Found], bool]:
+    """Regular files below `folder`, those at the top first, and whether these are all.
+
+    Links are not followed.  leave: whether a folder of that path, in which these names lie, is
+    passed over.  At most `most` entries are looked at; a folder with more than are left is not
+    looked into, so that the answer does not depend on the order in which a machine lists it.
+    """
+    found: list[Found] = []
+    all_of_it = True
+    waiting = deque([""])
+    while waiting:
+        below = waiting.popleft()
+        with _entered(folder, below) as directory:
+            if directory is None:
+                continue
+            with os.scandir(directory) as entries:
+                inside = list(itertools.islice(entries, most + 1))
+            if leave(below, [entry.name for entry in inside]):
+                continue
+            if len(inside) > most:
+                all_of_it = False
+                continue
+            most -= len(inside)
+            for entry in sorted(inside, key=lambda entry: entry.name):
+                path = os.path.join(below, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif entry.is_file(follow_symlinks=False):
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except OSError as error:
+                        if error.errno in SCARCE:
+                            raise
+                        continue
+                    found.append(Found(path, status.st_size, status.st_mtime_ns))
+    return found, all_of_it
+
+
+def _open_folder(folder: Path, parts: Sequence[str]) -> int:
+    """A descriptor of a folder below `folder`, through no link.  Raises OSError."""
+    directory = os.open(folder, os.O_RDONLY | _FOLDER)
+    for part in parts:
         try:
-            entries = sorted(os.scandir(folder / below), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in entries:
-            count += 1
-            if count > most:
-                raise CannotGrade(f"the submission holds more than {most} files")
-            path = os.path.join(below, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                stack.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                found = Found(path, entry.stat(follow_symlinks=False).st_size)
-                total += found.size
-                if size is not None and total > size:
-                    raise CannotGrade(f"the submission holds more than {size >> 30} GB")
-                yield found
+            inner = os.open(part, os.O_RDONLY | _FOLDER, dir_fd=directory)
+        finally:
+            os.close(directory)
+        directory = inner
+    return directory
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder in which student code has written, however deep, whatever its modes."""
+    """Remove a folder in which student code has written, however deep, whatever its modes.
+
+    No link is followed, whatever is swapped meanwhile.
+    """
     try:
         shutil.rmtree(folder)
     except (OSError, RecursionError):
-        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-            subprocess.run([*command, "--", folder], capture_output=True)
+        with contextlib.suppress(OSError):
+            top = os.open(folder, os.O_PATH | _FOLDER)
+            try:
+                _clear(top)
+            finally:
+                os.close(top)
+            os.rmdir(folder)
+
+
+def _clear(top: int) -> None:
+    """Remove what lies in an open folder; folders that lie deeper are first brought up to it."""
+    free = (f"{secrets.token_hex(8)}-{number}" for number in itertools.count())
+    waiting = _folders_left(top)
+    while waiting:
+        name = waiting.pop()
+        inner = os.open(name, os.O_PATH | _FOLDER, dir_fd=top)
+        try:
+            for deeper in _folders_left(inner):
+                waiting.append(next(free))
+                os.rename(deeper, waiting[-1], src_dir_fd=inner, dst_dir_fd=top)
+        finally:
+            os.close(inner)
+        os.rmdir(name, dir_fd=top)
+
+
+def _folders_left(directory: int) -> list[str]:
+    """Remove the files in an open folder; the names of the folders in it, now free to be moved."""
+    os.chmod(f"/proc/self/fd/{directory}", 0o700)
+    folders = []
+    for name in os.listdir(f"/proc/self/fd/{directory}"):
+        try:
+            inner = os.open(name, os.O_PATH | _FOLDER, dir_fd=directory)
+        except NotADirectoryError:
+            os.unlink(name, dir_fd=directory)
+            continue
+        try:
+            os.chmod(f"/proc/self/fd/{inner}", 0o700)
+        finally:
+            os.close(inner)
+        folders.append(name)
+    return folders

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import gc
 import hmac
+import importlib.machinery
 import importlib.metadata
 import os
 import shutil
 import tempfile
-import time
 import traceback
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,42 @@ from nbformat import NotebookNode
 
 from autograder.checks import Setup
 from autograder.course import Checks, checks_for
-from autograder.engine.checking import Checking, points_of, run_checks, seeded
+from autograder.engine.arrival import (
+    Laid,
+    Release,
+    archives,
+    laid_out,
+    look,
+    needs_archives,
+    survey,
+)
+from autograder.engine.checking import Checking, points_of, run_checks
+from autograder.engine.code import code_digest
+from autograder.engine.faults import advice, in_words
 from autograder.engine.files import read_regular, remove
+from autograder.engine.finding import Finding, listed
+from autograder.engine.fixtures import seeded
+from autograder.engine.matching import recognise
 from autograder.engine.notebook import (
-    SIZE_LIMIT,
+    changed,
+    checked_too_early,
     grade_id,
-    read_submitted,
+    in_order,
     restore,
+    runs_alike,
     solved,
     written,
 )
-from autograder.engine.repair import Again, repaired
-from autograder.engine.results import CellResult, NotebookResult
+from autograder.engine.reading import SIZE_LIMIT, read_submitted
+from autograder.engine.repair import Again, in_own_order, repaired
+from autograder.engine.results import CellResult, NotebookResult, Status
 from autograder.engine.run import WHOLE, NotebookRun
 from autograder.engine.sandbox import Sandbox
-from autograder.engine.submission import CHECKPOINT_LIMIT, SubmittedFiles, handed_in
-from autograder.errors import CannotGrade, GraderFault, printable
+from autograder.engine.submission import CHECKPOINT_LIMIT, SubmittedFiles, beside, needed
+from autograder.errors import CannotGrade, printable, printable_lines
 
-_PACKAGE = Path(__file__).parents[1]
+# Where a grading begins, in the grader and in the warm interpreter.
+_ENGINE = ("autograder.engine.grade", "autograder.kernel.warm")
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,10 @@ class Job:
 
     submission, release, source: folders (`source` may be missing: then nothing is repaired);
     secret: the course's, or the submission's own once `key` is known (see `keyed`); sandbox:
-    where its kernel runs.
+    where its kernel runs; only: names in `submission` that belong to it, all where it is empty.
+
+    found: of a submission that travels, what was found before it did; modified: when its notebook
+    was last written, in nanoseconds.
     """
 
     assignment: str
@@ -60,6 +80,15 @@ class Job:
     secret: bytes
     key: str = ""
     sandbox: Sandbox | None = None
+    only: tuple[str, ...] = ()
+    found: Finding | None = None
+    modified: int = 0
+
+    @property
+    def wanted(self) -> Release:
+        """What is looked for in the submission."""
+        setup = checks_for(self.assignment, self.notebook).setup
+        return Release(self.release, self.notebook, (*setup.files, *setup.read))
 
 
 @dataclass
@@ -74,6 +103,9 @@ class Graded:
     log: str = ""
     cells_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.log = printable_lines(self.log)  # pytest's report quotes what a kernel answered
+
     def to_record(self) -> dict[str, Any]:
         """As plain data, for the cache."""
         return {**vars(self), "result": self.result.to_record()}
@@ -85,22 +117,26 @@ class Graded:
 
 
 def content_key(job: Job) -> str:
-    """The digest of the notebook and of the other files handed in with it.
+    """The digest of the notebook and of the files handed in that its kernel or its checks get.
 
-    Other notebooks of the submission do not count.  What cannot be read counts by its name and
-    its reason.
+    Each counts by where it belongs and by what it holds; what cannot be read by its reason.
     """
     digest = sha256()
+    wanted: dict[str, str] = {}
     try:
-        names = [f.path for f in handed_in(job.submission) if _counts(f.path, job)]
+        arrived = survey(job.submission, job.only)
+        found = look(arrived, job.wanted)
+        wanted |= found.files
+        if needs_archives(arrived, found):
+            wanted |= {path: path for path in archives(arrived)}
     except CannotGrade as error:
-        names = []
         digest.update(str(error).encode())
-    for name in sorted({f"{job.notebook}.ipynb", *names}):
-        digest.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
-        limit = SIZE_LIMIT if name.endswith(".ipynb") else CHECKPOINT_LIMIT
+    own = f"{job.notebook}.ipynb"
+    for where, path in sorted({own: own, **wanted}.items()):
+        digest.update(f"\0{where}\0".encode("utf-8", "surrogateescape"))
+        limit = SIZE_LIMIT if where.endswith(".ipynb") else CHECKPOINT_LIMIT
         try:
-            digest.update(_file_digest(job.submission, name, limit))
+            digest.update(_file_digest(job.submission, path, limit, not where.endswith(".py")))
         except CannotGrade as error:
             digest.update(f"\0{error}".encode("utf-8", "surrogateescape"))
         except OSError as error:  # its text may hold a path, which must not count
@@ -115,29 +151,36 @@ def keyed(job: Job) -> Job:
     return replace(job, key=key, secret=own)
 
 
-def _file_digest(folder: Path, name: str, limit: int) -> bytes:
+def _said(job: Job) -> str:
+    """What is said of how the files of a submission were found, which is part of a result."""
+    try:
+        found = look(survey(job.submission, job.only), job.wanted)
+    except CannotGrade as error:
+        return str(error)
+    return repr((found.said, found.rest, found.instead))
+
+
+def _file_digest(folder: Path, name: str, limit: int, own_links: bool) -> bytes:
     """The digest of a submitted file; a large one is read once while it does not change."""
     status = os.lstat(folder / name)
     version = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-    return _digest_of_version(folder, name, limit, version)
+    return _digest_of_version(folder, name, limit, own_links, version)
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest_of_version(folder: Path, name: str, limit: int, version: tuple[int, ...]) -> bytes:
-    return sha256(read_regular(folder, name, limit)).digest()
-
-
-def _counts(path: str, job: Job) -> bool:
-    added = ("timestamp.txt", "submission_secret.txt", "results.json")  # not by the student
-    return not path.endswith(".ipynb") and path not in added
+def _digest_of_version(
+    folder: Path, name: str, limit: int, own_links: bool, version: tuple[int, ...]
+) -> bytes:
+    return sha256(read_regular(folder, name, limit, own_links)).digest()
 
 
 def cache_key(job: Job) -> str:
     """What the result depends on: content, course, checks, engine, versions and secret."""
     digest = sha256(f"{content_key(job)} {versions(job)}".encode())
+    digest.update(_said(job).encode("utf-8", "surrogateescape"))
     digest.update(job.secret)
-    beside = [p for p in job.release.iterdir() if p.is_file() and p.suffix != ".ipynb"]
-    for path in [*sorted(beside), job.release / f"{job.notebook}.ipynb"]:
+    given = [p for p in job.release.iterdir() if p.is_file() and p.suffix != ".ipynb"]
+    for path in [*sorted(given), job.release / f"{job.notebook}.ipynb"]:
         digest.update(sha256(path.read_bytes()).digest())
     digest.update(repr(sorted(_reference(job).items())).encode())
     return digest.hexdigest()
@@ -153,15 +196,10 @@ def _reference(job: Job) -> dict[str, str]:
 
 
 def versions(job: Job) -> str:
-    """The digest of the checks of a notebook, of the engine, and of the packages beneath."""
+    """The digest of what the checks of a notebook and the engine do, and of what lies beneath."""
     checks = checks_for(job.assignment, job.notebook)
-    digest = sha256()
-    shared = [p for p in checks.module.parent.glob("*.py") if not p.name.startswith("test_")]
-    for folder in ("engine", "kernel", "checks"):
-        shared += (_PACKAGE / folder).glob("*.py")
-    for path in [checks.module, *sorted({*shared, _PACKAGE / "wire.py"})]:
-        digest.update(path.name.encode() + sha256(path.read_bytes()).digest())
-    for package in ("tensorflow", "numpy", "ipykernel", "matplotlib"):
+    digest = sha256(code_digest([*_ENGINE, checks.name, checks.conftest]).encode())
+    for package in ("tensorflow", "numpy", "ipykernel", "ipython", "matplotlib"):
         digest.update(importlib.metadata.version(package).encode())
     return digest.hexdigest()
 
@@ -185,23 +223,58 @@ def grade_notebook(job: Job) -> Graded:
 def _grade(job: Job) -> Graded:
     released = (job.release / f"{job.notebook}.ipynb").read_text(encoding="utf-8")
     release: NotebookNode = nbformat.reads(released, as_version=4)
-    checks = checks_for(job.assignment, job.notebook)
+    assert job.sandbox is not None
     try:
-        submitted = read_submitted(job.submission, job.notebook)
-        notebook = restore(submitted, release)
-    except FileNotFoundError:
-        return _nothing(job, release, "missing", "this notebook was not handed in")
+        job = job if job.key else keyed(job)
+        assert job.sandbox is not None
+        with laid_out(job.submission, job.only, job.wanted, job.sandbox) as laid:
+            return _grade_laid(job, laid, release)
     except CannotGrade as error:
         return _nothing(job, release, "failed", str(error))
-    job = job if job.key else keyed(job)
+
+
+def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
+    """Grade a submission whose files lie where they belong.  Raises CannotGrade."""
+    found, rest, instead = list(laid.found.said), laid.found.rest, laid.found.instead
+    if job.found is not None:
+        found, rest = [*job.found.said, *found], job.found.rest or rest
+        instead = job.found.instead or instead
+    said = "; ".join(found)
+    own = f"{job.notebook}.ipynb"
+    checks = checks_for(job.assignment, job.notebook)
     assert job.sandbox is not None
-    grading = _Grading(job, checks, release, SubmittedFiles(job.submission, job.sandbox))
+    try:
+        if own in laid.unread:
+            return _nothing(job, release, "failed", laid.unread[own], said)
+        if own not in laid.found.files:
+            read_regular(job.submission, own, SIZE_LIMIT)  # says what stands in its place
+        submitted = read_submitted(laid.folder, job.notebook, job.sandbox)
+        recognised = recognise(submitted, release)
+        notebook = restore(submitted, release, recognised)
+    except FileNotFoundError:
+        if not rest:
+            return _nothing(job, release, "missing", "this notebook was not handed in", said)
+        why = f"this notebook was not found in what was handed in: {listed(rest)}"
+        return _nothing(job, release, "not found", why, said)
+    except CannotGrade as error:
+        return _nothing(job, release, "failed", str(error), said)
+    job = replace(job, submission=laid.folder, only=())
+    assert job.sandbox is not None
+    patterns = job.wanted.patterns
+    files = SubmittedFiles(laid.folder, job.sandbox, patterns, laid.unread, instead)
+    grading = _Grading(job, checks, release, files)
     try:
         cells, run, log = grading.first(notebook)
     except CannotGrade as error:
-        return _nothing(job, release, "failed", str(error))
+        return _nothing(job, release, "failed", str(error), said)
     layers, tensors = job.sandbox.layers, sorted(grading.submission.digests)
-    result = NotebookResult(job.notebook, "graded", "; ".join(run.notes), cells, layers, tensors)
+    notes = [*recognised.remarks, *run.notes]
+    status: Status = "graded"
+    if not changed(notebook, release) and not any(cell.points for cell in cells):
+        status = "unchanged"  # with points, a checkpoint beside it was right
+        notes = ["it is the notebook as it was handed out, with nothing written in it"]
+    reason = "; ".join(notes)
+    result = NotebookResult(job.notebook, status, reason, cells, layers, tensors, said)
     return Graded(result, nbformat.writes(notebook), log, run.cells_seconds)
 
 
@@ -213,54 +286,73 @@ class _Grading:
     checks: Checks
     release: NotebookNode
     submission: SubmittedFiles
-    started: float = field(default_factory=time.monotonic)
+    used: float = 0.0  # seconds, by the clocks of the runs so far
+    hung: int = 0  # runs that did nothing until their time was up
 
     def first(self, notebook: NotebookNode) -> tuple[list[CellResult], NotebookRun, str]:
         """The results of all grade cells, the run that they are of, and a log.
 
+        The cells of the release run in its order, wherever they stand in `notebook`.
         Raises CannotGrade when the submission's files cannot be put in place.
         """
-        cells, run, log = self._run(notebook)
+        release, may_go_on = self.release, self._may_go_on
+        ordered = in_order(notebook, release)
+        cells, run, log = self._run(ordered)
         if not run.stopped:
-            again, reference = self._again(notebook), _reference(self.job)
-            cells = repaired(cells, notebook, self.release, reference, again, self._may_go_on)
+            reference, again = _reference(self.job), self._again(ordered)
+            early = functools.partial(self._too_early, reference)
+            cells = repaired(cells, ordered, release, reference, again, early, may_go_on)
+            if not runs_alike(notebook, ordered):
+                cells = in_own_order(cells, notebook, release, self._again(notebook), may_go_on)
         return cells, run, log
 
     def _may_go_on(self) -> bool:
-        """Whether another run may start: all together take little longer than one may."""
-        return time.monotonic() - self.started < WHOLE * self.checks.setup.seconds
+        """Whether another run may start: all together use little more than one may."""
+        return self.used < WHOLE * self.checks.setup.seconds
 
     def _again(self, notebook: NotebookNode) -> Again:
         def again(sources: Mapping[str, str], cells: list[str]) -> list[CellResult]:
-            other = nbformat.from_dict(notebook)
-            for cell in other.cells:
-                cell.source = sources.get(str(grade_id(cell)), cell.source)
-            return self._run(other, cells)[0]
+            return self._run(_with(sources, notebook), cells)[0]
 
         return again
 
+    def _too_early(self, reference: Mapping[str, str], cells: list[str]) -> list[CellResult]:
+        """What these grade cells give before their solution cells, in the course's solution."""
+        notebook = checked_too_early(_with(reference, self.release))
+        return self._run(notebook, cells, modules=False)[0]
+
     def _run(
-        self, notebook: NotebookNode, only: Collection[str] | None = None
+        self,
+        notebook: NotebookNode,
+        only: Collection[str] | None = None,
+        modules: bool = True,
     ) -> tuple[list[CellResult], NotebookRun, str]:
-        """Run the notebook and check it; with `only` these grade cells, and show nothing."""
+        """Run the restored notebook and check it.
+
+        A notebook that hangs gets another kernel, once: it may have been the kernel's fault.
+
+        only: check these grade cells, and show nothing.
+        modules: whether the student's own modules lie beside it.
+        """
         job, setup = self.job, self.checks.setup
         assert job.sandbox is not None
         scratch = Path(tempfile.mkdtemp(prefix="kit-work-", dir=job.sandbox.folder))
         try:
-            _prepare(scratch, job, setup)
+            _prepare(scratch, job, setup, modules)
             with NotebookRun(
                 notebook,
                 scratch,
                 sandbox=job.sandbox,
                 environment=dict(setup.environment),
                 seconds=setup.seconds,
+                training_steps=setup.training_steps,
             ) as run:
                 plugin = Checking(
                     run,
                     self.submission,
-                    SubmittedFiles(scratch, job.sandbox, absent="not written"),
+                    SubmittedFiles(scratch, job.sandbox, handed_in=False),
                     job.release,
-                    points_of(self.release),
+                    points_of(notebook),  # restored: the release's points, in the order of the run
                     job.secret,
                     job.key,
                     setup,
@@ -270,9 +362,24 @@ class _Grading:
                 cells, report = run_checks(self.checks.module, plugin)
                 if only is None:
                     run.finish()
-                return cells, run, "\n".join([report, run.log()])
+                run.see_that_the_machine_did_its_part()
+                self.used += run.clock.used
+                log = "\n".join([report, run.log()])
         finally:
             remove(scratch)
+        self.hung += run.hung
+        if run.hung and self.hung == 1 and self._may_go_on():
+            cells, run, again = self._run(notebook, only, modules)
+            log = f"{log}\nIt hung, and was run again:\n{again}"
+        return cells, run, log
+
+
+def _with(sources: Mapping[str, str], notebook: NotebookNode) -> NotebookNode:
+    """A copy of the notebook with these sources, by `grade_id`."""
+    other: NotebookNode = nbformat.from_dict(notebook)
+    for cell in other.cells:
+        cell.source = sources.get(str(grade_id(cell)), cell.source)
+    return other
 
 
 def cannot_grade(job: Job, reason: str) -> Graded:
@@ -281,37 +388,44 @@ def cannot_grade(job: Job, reason: str) -> Graded:
     return _nothing(job, release, "failed", reason)
 
 
-def _nothing(job: Job, release: NotebookNode, status: Any, reason: str) -> Graded:
+def _nothing(
+    job: Job, release: NotebookNode, status: Status, reason: str, found: str = ""
+) -> Graded:
     cells = [CellResult(cell, points) for cell, points in points_of(release).items()]
-    return Graded(
-        NotebookResult(job.notebook, status, printable(reason), cells), nbformat.writes(release)
-    )
+    result = NotebookResult(job.notebook, status, printable(reason), cells, found=found)
+    return Graded(result, nbformat.writes(release))
 
 
-def _prepare(scratch: Path, job: Job, setup: Setup) -> None:
-    """Fill the scratch folder: wanted submitted files, then the release's own, then `prepare`."""
+def _prepare(scratch: Path, job: Job, setup: Setup, modules: bool) -> None:
+    """Fill the scratch folder: wanted submitted files, then the release's own, then `prepare`.
+
+    modules: whether what Python can import is among the submitted files.
+    """
+    code = tuple(importlib.machinery.all_suffixes())
     given = [p for p in job.release.iterdir() if p.is_file() and p.suffix != ".ipynb"]
     names = {path.name for path in given}
-    for found in handed_in(job.submission):
-        wanted = any(fnmatch.fnmatch(found.path, pattern) for pattern in setup.files)
-        if not wanted or found.path.startswith(".") or Path(found.path).parts[0] in names:
+    for path in needed(job.submission, setup.files):
+        if path.startswith(".") or Path(path).parts[0] in names:
+            continue
+        if not modules and path.endswith(code):
             continue
         try:
-            data = read_regular(job.submission, found.path, CHECKPOINT_LIMIT)
+            data = read_regular(job.submission, path, CHECKPOINT_LIMIT)
         except (CannotGrade, FileNotFoundError):
             continue  # left behind, as what is no regular file
-        target = scratch / found.path
+        target = scratch / path
+        if target.name == "checkpoint":
+            data = beside(data)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
-    for path in given:
-        shutil.copyfile(path, scratch / path.name)
+    for own in given:
+        shutil.copyfile(own, scratch / own.name)
     if setup.prepare is not None:
         setup.prepare(scratch, seeded(job.secret, job.key, "prepare"))
 
 
 def failure(job: Job, error: BaseException) -> Graded:
     """The definite answer when grading itself broke; the trace goes to the log."""
-    said = str(error) if isinstance(error, GraderFault) else type(error).__name__
-    graded = cannot_grade(job, f"the grader stopped while grading it ({said}); grade it again")
-    graded.log = "".join(traceback.format_exception(error))
-    return graded
+    said = f"the grader stopped while grading it ({in_words(error)}); {advice(error)}"
+    graded = cannot_grade(job, said)
+    return replace(graded, log="".join(traceback.format_exception(error)))

@@ -1,61 +1,29 @@
 """Restores a submitted notebook to the shape of its release, keeping only what is the student's.
 
-The student's are: the source of solution cells, cells of their own, and the order.  Everything
-else (grade cells, given code, text, points, flags, tags, kernelspec) comes from the release.
+The student's are: the source of solution cells, cells of their own, and the order in which all
+of them are shown.  Everything else (grade cells, given code, text, points, flags, tags, kernelspec)
+comes from the release, and so does the order in which a notebook is run and checked.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from autograder.engine.files import read_regular
-from autograder.errors import CannotGrade
+from autograder.engine.cells import grade_id as grade_id
+from autograder.engine.cells import is_autograded as is_autograded
+from autograder.engine.cells import is_manual as is_manual
+from autograder.engine.cells import is_solution as is_solution
+from autograder.engine.cells import label as label
+from autograder.engine.cells import mark as mark
+from autograder.engine.cells import solution_of as solution_of
+from autograder.engine.cells import unmoved
+from autograder.engine.matching import Recognised, recognise
 
-SIZE_LIMIT = 20 << 20
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-
-
-def mark(cell: NotebookNode) -> dict[str, object]:
-    """The cell's nbgrader metadata; empty for a cell that has none, or not a mapping."""
-    found = cell.metadata.get("nbgrader")
-    return found if isinstance(found, dict) else {}
-
-
-def grade_id(cell: NotebookNode) -> str | None:
-    """The cell's `grade_id`, or None."""
-    found = mark(cell).get("grade_id")
-    return found if isinstance(found, str) else None
-
-
-def is_solution(cell: NotebookNode) -> bool:
-    """Whether the student writes this cell."""
-    return bool(mark(cell).get("solution"))
-
-
-def is_autograded(cell: NotebookNode) -> bool:
-    """Whether this is a grade cell whose points the hidden checks decide."""
-    return bool(mark(cell).get("grade")) and not is_solution(cell)
-
-
-def is_manual(cell: NotebookNode) -> bool:
-    """Whether a person gives this cell's points."""
-    return bool(mark(cell).get("grade")) and is_solution(cell)
-
-
-def label(name: str) -> str:
-    """The lecture's label of the cell with this `grade_id`: `ofe-04-edge-filter` → `OFE-04`.
-
-    Labels of figures have two numbers: `fig-4-3-neighbourhood-sum` → `Fig 4-3`.
-    """
-    parts = name.split("-")
-    return f"Fig {'-'.join(parts[1:3])}" if parts[0] == "fig" else "-".join(parts[:2]).upper()
 
 
 def solved(notebook: NotebookNode) -> NotebookNode:
@@ -79,55 +47,43 @@ def written(notebook: NotebookNode) -> dict[str, str]:
     }
 
 
-def read_submitted(folder: Path, name: str) -> NotebookNode:
-    """The submitted notebook `<folder>/<name>.ipynb`, upgraded to nbformat 4.
-
-    Raises FileNotFoundError when it is not there, CannotGrade when it cannot be read.
-    """
-    data = read_regular(folder, f"{name}.ipynb", SIZE_LIMIT)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nbformat mends cell ids, which do not count here
-            notebook = nbformat.reads(data.decode("utf-8"), as_version=4)
-        for cell in notebook.cells:
-            if not isinstance(cell.metadata, dict):
-                raise ValueError("a cell without metadata")
-            for text in (cell.source, cell.cell_type):
-                text.encode("utf-8")  # what is no text, or half a character, cannot be kept
-    except RecursionError as error:
-        raise CannotGrade(f"{name}.ipynb is not a notebook: nested too deep") from error
-    except Exception as error:  # nbformat raises many kinds for malformed content
-        detail = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise CannotGrade(f"{name}.ipynb is not a readable notebook ({detail})") from error
-    return notebook
-
-
-def restore(submitted: NotebookNode, release: NotebookNode) -> NotebookNode:
+def restore(
+    submitted: NotebookNode, release: NotebookNode, found: Recognised | None = None
+) -> NotebookNode:
     """A notebook with every cell of `release` and the student's work from `submitted`.
 
-    Of a cell whose id occurs twice the first is the cell, the others are the student's own.
+    found: which cell of the release is which of the submitted, as `recognise` tells.
+    A further cell with the `grade_id` of one that was found is the student's own, and `piece_of`
+    in its metadata names the other: editors that split a cell give both halves its id.
     A grade cell moved before its solution cell goes back behind it; a cell that was deleted
     comes back behind its neighbour of the release.
     """
-    known = {grade_id(cell): cell for cell in release.cells if grade_id(cell)}
+    found = found or recognise(submitted, release)
+    known = {name: cell for cell in release.cells if (name := grade_id(cell))}
     texts = {cell.source for cell in release.cells if cell.cell_type == "markdown"}
+    at = {match.at: name for name, match in found.cells.items() if match.at is not None}
     cells: list[NotebookNode] = []
-    seen: set[str] = set()
-    for cell in submitted.cells:
-        name = grade_id(cell)
-        if name is not None and name in known and name not in seen:
-            seen.add(name)
-            cells.append(_official(known[name], cell))
+    for position, cell in enumerate(submitted.cells):
+        if position in found.passed_over:
+            continue
+        if position in at:
+            name = at[position]
+            cells.append(_official(known[name], found.cells[name].source))
         else:
-            cells.append(_own(cell, texts))
+            own = _own(cell, texts)
+            if (piece := grade_id(cell)) in known:
+                own.metadata["piece_of"] = piece
+            cells.append(own)
+    seen = set(at.values())
     before: str | None = None
     for cell in release.cells:
         name = grade_id(cell)
         if name is None:
             continue
         if name not in seen:
-            at = 0 if before is None else _index(cells, before) + 1
-            cells.insert(at, copy.deepcopy(cell))
+            source = found.cells[name].source if name in found.cells else cell.source
+            here = 0 if before is None else _index(cells, before) + 1
+            cells.insert(here, _official(cell, source))
         before = name
     for name, solution in solution_of(release):
         here, there = _index(cells, name), _index(cells, solution)
@@ -139,46 +95,94 @@ def restore(submitted: NotebookNode, release: NotebookNode) -> NotebookNode:
     return restored
 
 
-def _official(official: NotebookNode, submitted: NotebookNode) -> NotebookNode:
+def changed(restored: NotebookNode, release: NotebookNode) -> bool:
+    """Whether there is anything of the student's in a restored notebook: an answer, a cell."""
+    official = {name: cell.source for cell in release.cells if (name := grade_id(cell))}
+    texts = {cell.source.strip() for cell in release.cells} | {""}
+    return any(
+        cell.source.strip() != official[name].strip()
+        if (name := grade_id(cell))
+        else cell.source.strip() not in texts
+        for cell in restored.cells
+    )
+
+
+def in_order(restored: NotebookNode, release: NotebookNode) -> NotebookNode:
+    """A notebook of the very same cells, those of the release in the release's order.
+
+    restored: as `restore` returns it.
+    A cell of the student's own stays behind the cell that it stood behind, cells that were moved
+    apart: where they went tells nothing of where it belongs.  A piece of a cell never stands
+    before that cell.
+    """
+    place = {name: at for at, cell in enumerate(release.cells) if (name := grade_id(cell))}
+    still = unmoved(filter(None, map(grade_id, restored.cells)), place)
+    behind: dict[str | None, list[NotebookNode]] = {None: [], **{name: [] for name in place}}
+    last: str | None = None
+    for cell in restored.cells:
+        name = grade_id(cell)
+        if name is None:
+            whole = cell.metadata.get("piece_of")
+            late = whole is not None and (last is None or place[whole] > place[last])
+            behind[whole if late else last].append(cell)
+        elif name in still:
+            last = name
+    official = {name: cell for cell in restored.cells if (name := grade_id(cell))}
+    ordered: NotebookNode = copy.copy(restored)
+    ordered.cells = behind[None] + [
+        cell for name in place for cell in (official[name], *behind[name])
+    ]
+    return ordered
+
+
+def checked_too_early(notebook: NotebookNode) -> NotebookNode:
+    """A copy with each grade cell before the solution cell that it judges."""
+    other: NotebookNode = nbformat.from_dict(notebook)
+    for name, solution in solution_of(notebook):
+        check = other.cells.pop(_index(other.cells, name))
+        other.cells.insert(_index(other.cells, solution), check)
+    return other
+
+
+def runs_alike(one: NotebookNode, other: NotebookNode) -> bool:
+    """Whether two arrangements of the same cells run and check the same code in the same order."""
+    orders = [[cell.id for cell in book.cells if cell.cell_type == "code"] for book in (one, other)]
+    return orders[0] == orders[1]
+
+
+def _official(official: NotebookNode, source: str) -> NotebookNode:
     cell = copy.deepcopy(official)
     if is_solution(official):
-        cell.source = submitted.source
+        cell.source = source
         if cell.cell_type == "markdown":
             cell.source = _defused(cell.source)
     return cell
 
 
+# Where HTML, an image or a link begins, and where pages would make a link of a bare address.
+_LIVE = re.compile(
+    r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:\[])|:(?=//)|(?<=[wW]{3})\.|(?<=[\w.+-])@(?=\w)"
+)
+
+
 def _defused(text: str) -> str:
     """Markdown that looks the same and holds no HTML, image or link.
 
-    A space of no width keeps a page from reading what follows as more than text; templates
-    differ in what they sanitize.
+    Nor does it hold what is no link by itself, but what some pages make one of: an address of a
+    site or of mail.  A space of no width keeps a page from reading what follows as more than
+    text; templates differ in what they sanitize.
     """
-    return re.sub(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:\[])", lambda m: f"{m[0]}\u200b", text)
+    return _LIVE.sub(lambda m: f"{m[0]}\u200b", text)
 
 
 def _own(cell: NotebookNode, texts: set[str]) -> NotebookNode:
-    make = {
-        "code": nbformat.v4.new_code_cell,
-        "markdown": nbformat.v4.new_markdown_cell,
-    }.get(cell.cell_type, nbformat.v4.new_raw_cell)
-    own: NotebookNode = make(source=cell.source)
-    if own.cell_type == "markdown" and own.source not in texts:
+    kind = cell.cell_type if cell.cell_type in ("code", "markdown") else "raw"
+    own = NotebookNode(cell_type=kind, metadata=NotebookNode(), source=cell.source)
+    if kind == "code":
+        own |= {"outputs": [], "execution_count": None}
+    elif kind == "markdown" and own.source not in texts:
         own.source = _defused(own.source)
     return own
-
-
-def solution_of(release: NotebookNode) -> Iterator[tuple[str, str]]:
-    """Pairs (grade cell, the solution cell before it)."""
-    solution: str | None = None
-    for cell in release.cells:
-        name = grade_id(cell)
-        if name is None:
-            continue
-        if is_solution(cell):
-            solution = name
-        elif is_autograded(cell) and solution is not None:
-            yield name, solution
 
 
 def _index(cells: list[NotebookNode], name: str) -> int:

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -20,19 +20,38 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
+from contextvars import ContextVar
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from autograder.course import Course, write_whole
+from autograder.course import Course, checks_for, write_whole
 from autograder.engine.bundle import Cluster
 from autograder.engine.grade import Graded, Job, cache_key, failure, grade_notebook
-from autograder.engine.sandbox import Sandbox, refused, sandbox
+from autograder.engine.sandbox import Sandbox, refused
+from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter, WarmLost
 from autograder.errors import UserError
 
 ATTEMPTS = 3  # at a notebook that is computed alone and loses its worker
+TRIES = 2  # at one at which the grader fails, the last of them alone
 _LOST = (BrokenExecutor, CancelledError, WarmLost)  # what does not come from the notebook itself
+
+
+# In one run of a command, what the grader failed at: it is not tried again for each notebook that
+# is recorded.  The next run tries it again.
+_failed: ContextVar[dict[str, Graded] | None] = ContextVar("failed", default=None)
+
+
+@contextlib.contextmanager
+def one_run() -> Iterator[None]:
+    """Let engines remember within the block, and no longer, at what the grader has failed."""
+    token = _failed.set({}) if _failed.get() is None else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _failed.reset(token)
 
 
 class Engine:
@@ -93,13 +112,15 @@ class Engine:
 
     def job(self, student: str, assignment: str, notebook: str) -> Job:
         """The job for one notebook of a student's submission."""
+        folder, only = self.course.handed_in(student, assignment)
         return Job(
             assignment,
             notebook,
-            self.course.submitted(student, assignment),
+            folder,
             self.course.release(assignment),
             self.course.source(assignment),
             self.course.secret(),
+            only=only,
         )
 
     def grade(
@@ -107,24 +128,32 @@ class Engine:
     ) -> Generator[tuple[Job, Graded], None, None]:
         """Results as they become known, remembered ones first.
 
-        force: compute again what is remembered.
+        force: compute again what is remembered.  Raises UserError, before anything is computed,
+        when this machine lacks what the checks need.
         """
         todo: list[tuple[Job, str]] = []
         for job in jobs:
             key = cache_key(job)
-            known = None if force else self._recall(key)
+            known = (_failed.get() or {}).get(key) or (None if force else self._recall(key))
             if known is None:
                 todo.append((job, key))
             else:
                 yield job, known
         if not todo:
             return
+        if not self._scheduler:  # else its workers need it
+            for assignment, notebook in {(job.assignment, job.notebook) for job, _ in todo}:
+                if (needs := checks_for(assignment, notebook).setup.needs) is not None:
+                    needs()
         with contextlib.closing(self._compute(todo)) as outcomes:
             for job, key, outcome in outcomes:
                 if isinstance(outcome, UserError):
                     raise outcome
                 if isinstance(outcome, BaseException):
-                    yield job, failure(job, outcome)
+                    failed, memory = failure(job, outcome), _failed.get()
+                    if memory is not None:
+                        memory[key] = failed
+                    yield job, failed
                     continue
                 if cache_key(job) == key:  # or else the files were changed meanwhile
                     self._remember(key, outcome)
@@ -137,15 +166,20 @@ class Engine:
 
         Workers get no more at a time than they can do.  What was lost with a worker is computed
         again with nothing beside it: a notebook that ends its worker is found out, and takes no
-        other along.
+        other along.  So is, after everything else, what the grader failed at: others may have
+        taken the time or the room that it wanted.
         """
-        waiting, suspects = deque(todo), deque[tuple[Job, str]]()
+        waiting = deque(todo)
+        suspects, failures = deque[tuple[Job, str]](), deque[tuple[Job, str]]()
         running: dict[Future[Graded], tuple[Job, str]] = {}
         lost_alone: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
         try:
-            while waiting or suspects or running:
+            while waiting or suspects or failures or running:
                 executor = self._start()
-                source, room = (suspects, 1) if suspects else (waiting, self._width(executor))
+                source, room = suspects or failures, 1
+                if waiting and not suspects:
+                    source, room = waiting, self._width(executor)
                 while source and len(running) < room:
                     job, key = source.popleft()
                     running[self._submit(executor, job)] = job, key
@@ -161,6 +195,11 @@ class Engine:
                         lost_alone[key] += alone
                         if lost_alone[key] < ATTEMPTS:
                             suspects.append((job, key))
+                            continue
+                    elif isinstance(outcome, Exception) and not isinstance(outcome, UserError):
+                        failed[key] += 1
+                        if failed[key] < TRIES:
+                            failures.append((job, key))
                             continue
                     yield job, key, outcome
         finally:
@@ -201,7 +240,7 @@ class Engine:
         if self._warm is None:
             self._warm = WarmInterpreter()
         if self._sandbox is None:
-            place = sandbox(self._warm, self._unconfined)
+            place = working_sandbox(self._warm, self._unconfined)
             if not self._unconfined:
                 self._see_that_the_course_is_hidden(self._warm, place)
             self._sandbox = place

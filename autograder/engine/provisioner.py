@@ -2,14 +2,24 @@
 
 jupyter_client starts kernels through provisioners; with this one nbclient, and so everything
 built on it, gets a forked and confined kernel without knowing.  Kernel and client talk over
-Unix sockets in a private folder: no TCP port is opened.
+Unix sockets, no TCP port is opened.
+
+The grader may reach what a kernel may not, so nothing of the kernel's may decide what it connects
+to.  It makes the listening sockets itself, in a folder that no kernel sees, and hands over their
+descriptors; it connects to each once, and never again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 import time
 import typing
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from queue import Empty
 
 import zmq
@@ -22,16 +32,52 @@ from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets import Any, Integer, Unicode, default
 
 from autograder.engine.warm import Forked
-from autograder.kernel.child import Order
+from autograder.kernel.child import PORTS, Order
 
 NAME = "autograder-warm"
 SOCKET_OPTIONS = {
     # Together they bound what waits here while nobody reads.
     zmq.MAXMSGSIZE: 256 << 20,  # bytes of one part of a message
     zmq.RCVHWM: 50,  # messages of one channel
-    # A kernel needs some 0.1 s until it listens, and ZeroMQ would let up to 0.1 s more pass.
-    zmq.RECONNECT_IVL: 5,  # ms
+    zmq.RECONNECT_IVL: -1,  # never: whoever listens then may be anybody
 }
+
+
+class Listeners:
+    """Sockets in `folder` at which one kernel is to listen; the folder is the grader's alone.
+
+    Their names begin with `address`: short wherever the folder lies, and the same folder until
+    `close`, even when it is removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.address = f"/proc/self/fd/{self._folder}/k"
+        self._sockets = []
+        try:
+            for port in PORTS.values():
+                self._sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                self._sockets[-1].bind(f"{self.address}-{port}")
+                self._sockets[-1].listen(1)
+        except OSError:
+            self.close()
+            raise
+
+    def descriptors(self) -> list[int]:
+        """What the kernel is given."""
+        return [one.fileno() for one in self._sockets]
+
+    def handed_over(self) -> None:
+        """Forget the sockets; they are the kernel's now."""
+        for one in self._sockets:
+            one.close()
+
+    def close(self) -> None:
+        """Give up the folder; nothing may use `address` afterwards."""
+        self.handed_over()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
 
 class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
@@ -39,6 +85,7 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     address = Unicode(config=True)
     order = Any(config=True)
+    listeners = Any(config=True)
     values = Integer(config=True)
     log_descriptor = Integer(config=True)
 
@@ -60,8 +107,10 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         return self.process.exit_status if self.process else 0
 
     async def send_signal(self, signum: int) -> None:
-        """Send `signum` to the kernel."""
+        """Send `signum` to the kernel, which hears it even if its code has stopped it."""
         if self.process:
+            # Process 1 of a namespace cannot stop itself; without one it can.
+            self.process.signal(signal.SIGCONT)
             self.process.signal(signum)
 
     async def kill(self, restart: bool = False) -> None:
@@ -78,22 +127,28 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         self.process = None
 
     async def pre_launch(self, **kwargs: typing.Any) -> dict[str, typing.Any]:
-        """Write the connection file."""
-        manager = self.parent
-        manager.write_connection_file()
-        self.connection_info = manager.get_connection_info()
+        """Say how the kernel is reached."""
+        self.connection_info = self.parent.get_connection_info()
         launch: dict[str, typing.Any] = await super().pre_launch(cmd=[NAME], **kwargs)
         return launch
 
     async def launch_kernel(self, cmd: list[str], **kwargs: typing.Any) -> KernelConnectionInfo:
-        """Order the kernel; the child finds its connection file by the order's path."""
+        """Order the kernel, and give it the sockets at which it is to listen."""
         assert self.order is not None
-        self.process = Forked(self.address, self.order, self.values, self.log_descriptor)
+        assert self.listeners is not None
+        order = replace(self.order, signing_key=self.connection_info["key"].decode())
+        self.process = Forked(
+            self.address, order, self.values, self.log_descriptor, self.listeners.descriptors()
+        )
+        self.listeners.handed_over()
         return self.connection_info
 
 
 class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
-    """A client that does not wait for 0.2 s of silence before it calls a kernel ready."""
+    """A client of the two channels that running a notebook needs.
+
+    It does not wait for 0.2 s of silence before it calls a kernel ready.
+    """
 
     @default("context")  # type: ignore[untyped-decorator]
     def _bounded_context(self) -> zmq.asyncio.Context:
@@ -116,6 +171,28 @@ class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
                 if time.monotonic() > deadline or not await self.is_alive():
                     raise RuntimeError("the kernel did not become ready") from None
 
+    _watches: Sequence[zmq.Socket[bytes]] = ()
+
+    def start_channels(self, *_: object, **__: object) -> None:
+        """Connect to the kernel, with a watch over each connection."""
+        super().start_channels(stdin=False, hb=False, control=False)
+        plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(self.context.underlying)
+        for name, channel in (("shell", self.shell_channel), ("iopub", self.iopub_channel)):
+            channel.socket.monitor(f"inproc://{name}", zmq.EVENT_DISCONNECTED)
+            watch = plain.socket(zmq.PAIR)
+            watch.connect(f"inproc://{name}")
+            self._watches = [*self._watches, watch]
+
+    def stop_channels(self) -> None:
+        """Close the connections; jupyter_client's own would open the other channels first."""
+        for watch in self._watches:
+            watch.close(linger=0)
+        self.context.destroy(linger=100)
+
+    def lost(self) -> bool:
+        """Whether a connection to the kernel has ended; for one thread, until they are closed."""
+        return any(watch.poll(0) for watch in self._watches)
+
 
 class _WarmSpecs(KernelSpecManager):  # type: ignore[misc]
     """Gives every notebook the same kernel, whatever kernelspec it names."""
@@ -137,22 +214,33 @@ class _WarmSpecs(KernelSpecManager):  # type: ignore[misc]
         )
 
 
-def kernel_manager(address: str, order: Order, values: int, log: int) -> AsyncKernelManager:
-    """A manager whose `start_kernel` forks a kernel as `order` says.
+class _WarmManager(AsyncKernelManager):  # type: ignore[misc]
+    """A manager that writes no connection file, and itself connects to nothing."""
 
-    Connection file and sockets stand in `order.runtime`.
-    """
+    def write_connection_file(self, **kwargs: typing.Any) -> None:
+        pass
+
+    def _connect_control_socket(self) -> None:
+        pass
+
+
+def kernel_manager(
+    address: str, order: Order, listeners: Listeners, values: int, log: int
+) -> AsyncKernelManager:
+    """A manager whose `start_kernel` forks a kernel as `order` says, with these `listeners`."""
     specs = _WarmSpecs()
     specs.config_of_kernel = {
         "address": address,
         "order": order,
+        "listeners": listeners,
         "values": values,
         "log_descriptor": log,
     }
-    return AsyncKernelManager(
+    ports = {f"{channel}_port": port for channel, port in PORTS.items()}
+    return _WarmManager(
         transport="ipc",
-        ip=f"{order.runtime}/k",
-        connection_file=f"{order.runtime}/kernel.json",
+        ip=listeners.address,
+        **ports,
         kernel_spec_manager=specs,
         kernel_name=NAME,
         client_factory=_PromptClient,

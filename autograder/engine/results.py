@@ -1,20 +1,32 @@
-"""What grading finds out, as data; `results.json` is these classes written as JSON."""
+"""What grading finds out, as data; `results.json` is these classes written as JSON.
+
+Whatever a kernel said, their texts hold no control characters: they are shown on terminals.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from autograder.errors import printable_lines
+
 
 @dataclass
 class CheckResult:
-    """One hidden check: did it pass, and if not, what the student should think about."""
+    """One hidden check: did it pass, and if not, what the student should think about.
+
+    raised: the name of the error, when the check did not decide but broke at what it was given.
+    """
 
     id: str
     title: str
     passed: bool
     hint: str
     weight: float = 1.0
+    raised: str = ""
+
+    def __post_init__(self) -> None:
+        self.hint = printable_lines(self.hint)
 
 
 @dataclass
@@ -29,6 +41,9 @@ class CellResult:
     checks: list[CheckResult] = field(default_factory=list)
     note: str = ""
 
+    def __post_init__(self) -> None:
+        self.note = printable_lines(self.note)
+
     @property
     def points(self) -> float:
         """`max_points` times the passed share of the weights, rounded to 1/100 point."""
@@ -37,14 +52,19 @@ class CellResult:
         return round(self.max_points * passed / total, 2) if total else 0.0
 
 
-Status = Literal["graded", "failed", "missing"]
+# "unchanged": it was run and checked as well, and is the release with nothing written in it.
+Status = Literal["graded", "unchanged", "failed", "missing", "not found"]
 
 
 @dataclass
 class NotebookResult:
     """One notebook: its cells, or the reason why it could not be graded.
 
+    It is "missing" when nothing was handed in for it, and "not found" when something was that may
+    be meant for it, though nothing shows that it is.
+
     tensors: digests of what was read of its checkpoint, to find copies; not for students.
+    found: what was done to find it, where that was not under its name in its place.
     """
 
     name: str
@@ -53,6 +73,21 @@ class NotebookResult:
     cells: list[CellResult] = field(default_factory=list)
     sandbox: list[str] = field(default_factory=list)  # protections its kernel ran under
     tensors: list[str] = field(default_factory=list)
+    found: str = ""
+
+    def __post_init__(self) -> None:
+        self.reason = printable_lines(self.reason)
+        self.found = printable_lines(self.found)
+
+    @property
+    def raised(self) -> list[str]:
+        """Checks that raised an error, for the instructor to look into: a line for each."""
+        return [
+            f"the check {check.id} of {cell.cell} raised {check.raised}"
+            for cell in self.cells
+            for check in cell.checks
+            if check.raised
+        ]
 
     @property
     def score(self) -> float:
@@ -70,6 +105,7 @@ class NotebookResult:
         for cell in self.cells:
             checks = [
                 {"id": c.id, "title": c.title, "passed": c.passed, "hint": c.hint}
+                | ({"raised": c.raised} if c.raised else {})
                 for c in cell.checks
             ]
             entry = {
@@ -84,7 +120,7 @@ class NotebookResult:
             "status": self.status,
             "reason": self.reason,
             "cells": cells,
-        }
+        } | ({"found": self.found} if self.found else {})
 
     def to_record(self) -> dict[str, Any]:
         """Everything, weights included; `from_record` reads it."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from autograder.engine.warm import Forked, WarmInterpreter, WarmLost
+from autograder.engine.warm import Forked, WarmInterpreter, WarmLost, connect
 from autograder.errors import GraderFault, UserError
 from autograder.kernel import isolate
 from autograder.kernel.child import UNCONFINED, Order
@@ -48,11 +47,10 @@ class Sandbox:
 
     def see_that_it_lives(self) -> None:
         """Raise WarmLost when the warm interpreter has ended."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                connection.connect(self.address)
-            except OSError as error:
-                raise WarmLost(self.address) from error
+        try:
+            connect(self.address).close()
+        except OSError as error:
+            raise WarmLost(self.address) from error
 
 
 def refused(warm: WarmInterpreter, level: str, private: tuple[str, ...] = ()) -> str:
@@ -62,24 +60,23 @@ def refused(warm: WarmInterpreter, level: str, private: tuple[str, ...] = ()) ->
     """
     folder = tempfile.mkdtemp(prefix="kit-probe-")
     ours, theirs = socket.socketpair()
-    log = os.open(f"{folder}.log", os.O_RDWR | os.O_CREAT, 0o600)
+    log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     try:
         order = Order(entry="probe", level=level, scratch=folder, private=private)
-        process = Forked(warm.address, order, theirs.fileno(), log)
+        process = Forked(warm.address, order, theirs.fileno(), log.fileno())
         theirs.close()
         ours.settimeout(30)
         confined = ours.recv(16) == b"confined"
         process.kill()
-        os.lseek(log, 0, os.SEEK_SET)
-        lines = os.read(log, 1 << 16).decode("utf-8", "replace").strip().splitlines()
+        log.seek(0)
+        lines = log.read(1 << 16).decode("utf-8", "replace").strip().splitlines()
         return "" if confined else (lines or ["no reason given"])[-1]
     except (UserError, GraderFault, WarmLost, OSError) as error:
         return str(error)
     finally:
         ours.close()
         theirs.close()
-        os.close(log)
-        os.unlink(f"{folder}.log")
+        log.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,59 +5,94 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 
 import numpy as np
 
-from autograder import wire
-from autograder.engine.files import Found, read_regular, remove, walk
+from autograder.engine.clock import PATIENCE
+from autograder.engine.errand import Overrun, ask
+from autograder.engine.files import read_regular, remove, walk
+from autograder.engine.finding import is_needed, listed
 from autograder.engine.sandbox import Sandbox
 from autograder.engine.values import NoValue
-from autograder.engine.warm import Forked
 from autograder.errors import CannotGrade, GraderFault
-from autograder.kernel.child import Order
+from autograder.kernel.child import Limits
 
 FILE_COUNT = 2000
 SUBMISSION_LIMIT = 2 << 30
 CHECKPOINT_LIMIT = 200 << 20
-READ_SECONDS = 60.0
+READ_SECONDS = 60  # of processor time; the largest checkpoint takes one or two
+TELLING = 8  # numbers
 _Version = tuple[tuple[str, int, int, int], ...]  # of files: name, inode, size, ctime
+_ELSEWHERE = re.compile(
+    rb'^([ \t]*(?:all_model_checkpoint_paths|model_checkpoint_path)[ \t]*:[ \t]*")'
+    rb'(?:/|\\\\|[A-Za-z]:(?:/|\\\\))(?:[^"\n]*(?:/|\\\\))?((?:[^"/\\\n]|\\[^\\\n])+)(?=")',
+    re.MULTILINE,
+)
 _SHARD = re.compile(r"\.(index|data-\d{5}-of-\d{5})")
+_POINTER = b"version https://git-lfs"  # how the file begins that Git LFS keeps in place of another
+_COPY = "copy it again, whole, from where the notebook has written it, and hand that in"
 
 
-def handed_in(folder: Path) -> Iterator[Found]:
-    """The regular files of a submission.  Raises CannotGrade when it is absurdly large."""
-    return walk(folder, FILE_COUNT, SUBMISSION_LIMIT)
+class Unusable(NoValue):
+    """What was handed in for a checkpoint cannot be used, whatever the notebook does with it."""
+
+
+def needed(folder: Path, patterns: Iterable[str]) -> list[str]:
+    """Paths of the files in a submission, beside the notebook, that a grading may depend on.
+
+    They match one of the `patterns`; other notebooks, and what nbgrader adds, never do.  A kernel
+    and the checks get nothing else, so that these are the files to send and to tell results apart
+    by.  Raises CannotGrade when the submission is absurdly large.
+    """
+    files = walk(folder, FILE_COUNT, SUBMISSION_LIMIT)
+    return [found.path for found in files if is_needed(found.path, patterns)]
 
 
 class SubmittedFiles:
     """Reads the files in `folder`; tensors of checkpoints in a process in the sandbox.
 
-    absent: what to say of a file that is not there.
+    patterns: which of them there are, see `needed`.
+    unread: why files that were handed in are not; instead: what was handed in that Keras has saved;
+    handed_in: whether the files were, or else a notebook has written them.
     """
 
-    def __init__(self, folder: Path, sandbox: Sandbox, absent: str = "not handed in") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sandbox: Sandbox,
+        patterns: tuple[str, ...] = ("*",),
+        unread: Mapping[str, str] | None = None,
+        instead: Sequence[str] = (),
+        *,
+        handed_in: bool = True,
+    ) -> None:
         self.folder = folder
         self._sandbox = sandbox
-        self._absent = absent
+        self._patterns = patterns
+        self._unread = unread or {}
+        self._instead = instead
+        self._handed_in = handed_in
+        self._absent = "not handed in" if handed_in else "not written"
         self.digests: set[str] = set()  # of the tensors read so far that tell whose they are
         self._read: dict[str, tuple[_Version, dict[str, np.ndarray]]] = {}
 
     def names(self) -> list[str]:
         """Paths of the regular files, sorted; empty when there are absurdly many."""
         try:
-            return sorted(found.path for found in walk(self.folder, FILE_COUNT))
+            return sorted(needed(self.folder, self._patterns))
         except CannotGrade:
             return []
 
     def text(self, path: str, limit: int = 1 << 16) -> str:
         """A small text file.  Raises NoValue when it is not there or no regular file."""
+        if path in self._unread:
+            raise NoValue(self._unread[path])
+        if not is_needed(path, self._patterns):
+            raise NoValue(f"{path} was {self._absent}")
         try:
             return read_regular(self.folder, path, limit).decode("utf-8", "replace")
         except FileNotFoundError as error:
@@ -69,7 +104,7 @@ class SubmittedFiles:
         """Every numeric tensor of the checkpoint `prefix`, by name; read-only arrays.
 
         Files that have not changed are read once.  Raises NoValue when files are missing, are no
-        regular files, or hold no checkpoint.
+        regular files, or hold no checkpoint: Unusable when something was handed in for them.
         """
         version = self._version(prefix)
         if prefix not in self._read or self._read[prefix][0] != version:
@@ -81,7 +116,7 @@ class SubmittedFiles:
         found = []
         for name in self.names():
             if name.startswith(prefix):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     status = os.lstat(self.folder / name)
                     found.append((name, status.st_ino, status.st_size, status.st_ctime_ns))
         return tuple(found)
@@ -89,71 +124,141 @@ class SubmittedFiles:
     def _tensors(self, prefix: str) -> dict[str, np.ndarray]:
         private = Path(tempfile.mkdtemp(prefix="kit-ckpt-", dir=self._sandbox.folder))
         try:
-            self._copy(prefix, private)
-            tensors = read_tensors(private, "checkpoint", self._sandbox)
-            self.digests |= {digest for t in tensors.values() if (digest := tell_tale(t))}
+            name = os.path.basename(prefix)
+            self._copy(prefix, private / name)
+            tensors = read_tensors(private, name, self._sandbox)
+            self.digests |= tell_tales(tensors)
             for tensor in tensors.values():
                 tensor.flags.writeable = False
             return tensors
+        except Unusable as error:
+            if self._handed_in:
+                raise
+            raise NoValue(str(error)) from error
         finally:
             remove(private)
 
     def _copy(self, prefix: str, private: Path) -> None:
+        """Copy the files of a checkpoint to where another prefix has them."""
+        for name, why in self._unread.items():
+            if _SHARD.fullmatch(name.removeprefix(prefix)):
+                raise Unusable(why)
         tails = [name[len(prefix) :] for name in self.names() if name.startswith(prefix)]
         suffixes = [tail for tail in tails if _SHARD.fullmatch(tail)]
+        index, data = f"{prefix}.index", f"{prefix}.data-00000-of-00001"
+        if not suffixes and self._instead:
+            raise Unusable(
+                f"in place of {index} there is {listed(self._instead)}, in another format: the "
+                "notebook saves with tf.train.Saver; hand in the three files that it writes, "
+                f"checkpoint, {index} and {data}"
+            )
+        if not suffixes:
+            raise NoValue(f"{index} and {prefix}.data-… were {self._absent}")
         if ".index" not in suffixes or len(suffixes) < 2:
-            raise NoValue(f"{prefix}.index and {prefix}.data-… were {self._absent}")
+            missing = data if ".index" in suffixes else index
+            there = prefix + suffixes[0]
+            raise Unusable(
+                f"{missing} was {self._absent}, and {there} cannot be read without it: hand in both"
+            )
         for suffix in suffixes:
+            name = prefix + suffix
             try:
-                data = read_regular(self.folder, prefix + suffix, CHECKPOINT_LIMIT)
+                content = read_regular(self.folder, name, CHECKPOINT_LIMIT)
             except CannotGrade as error:
-                raise NoValue(str(error)) from error
-            (private / f"checkpoint{suffix}").write_bytes(data)
+                raise Unusable(str(error)) from error
+            if not content:
+                raise Unusable(f"{name} is empty: {_COPY}")
+            if content.startswith(_POINTER):
+                raise Unusable(
+                    f"{name} is only a pointer of Git LFS to the file of that name: run "
+                    "git lfs pull, and hand in the file that lies there then"
+                )
+            Path(f"{private}{suffix}").write_bytes(content)
+
+
+def beside(index: bytes) -> bytes:
+    """TensorFlow's file `checkpoint`, with names in place of the paths of another machine.
+
+    Those are paths from the root of a file tree, also of Windows, whose separators are doubled
+    in that file; what is named from where the file lies stays as it is.
+    """
+    return _ELSEWHERE.sub(rb"\1\2", index)
+
+
+def tell_tales(tensors: Mapping[str, np.ndarray]) -> set[str]:
+    """Digests by which two checkpoints show that they are one file, or share a part.
+
+    One of each tensor that tells whose it is, and one of the whole, for a network whose tensors
+    are too small for that one by one.
+    """
+    found = {digest for tensor in tensors.values() if (digest := tell_tale(tensor))}
+    if found or sum(map(_telling, tensors.values())) < TELLING:
+        return found
+    return {_digest(*(tensors[name] for name in sorted(tensors)))}
 
 
 def tell_tale(tensor: np.ndarray) -> str:
-    """A digest of a tensor that nobody else arrives at by training; "" for one that may be.
+    """A digest of a tensor that nobody else arrives at by training; "" for one that may be."""
+    return _digest(tensor) if _telling(tensor) >= TELLING else ""
 
-    Two networks never agree in a hundred trained numbers, bit for bit; they do in zeros.
+
+def _telling(tensor: np.ndarray) -> int:
+    """How many different numbers a tensor holds that nobody writes by hand; stops at some.
+
+    What repeats, and what has three decimals at most, may be a counter, a constant or a filter of
+    the course's own.  That two trainings agree in `TELLING` others, bit for bit, does not happen.
     """
-    if tensor.size < 100 or (tensor == tensor.flat[0]).all():
-        return ""
-    described = f"{tensor.dtype.name} {tensor.shape} ".encode()
-    return sha256(described + np.ascontiguousarray(tensor).tobytes()).hexdigest()[:32]
+    if tensor.dtype.kind != "f":
+        return 0
+    numbers = tensor.reshape(-1)
+    for part in (numbers[:: max(1, numbers.size // 1000)], numbers):
+        distinct = np.unique(part[np.isfinite(part)])
+        count = int(np.count_nonzero(np.round(distinct, 3) != distinct))
+        if count >= TELLING:
+            break
+    return count
+
+
+def _digest(*tensors: np.ndarray) -> str:
+    digest = sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype.name} {tensor.shape} ".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def read_tensors(folder: Path, prefix: str, sandbox: Sandbox) -> dict[str, np.ndarray]:
     """The tensors of `folder/prefix`, read by a process that runs no student code.
 
-    Raises NoValue when the checkpoint cannot be read, GraderFault when that takes too long.
+    Raises Unusable when the checkpoint cannot be read, or only with more time or memory than one
+    may take, GraderFault when this machine did not let it be read.
     """
-    ours, theirs = socket.socketpair()
-    log = os.open(os.devnull, os.O_WRONLY)
-    environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    order = Order(
-        entry="checkpoint", level=sandbox.level, scratch=str(folder), environment=environment
-    )
+    sizes = {path.name: path.stat().st_size for path in folder.glob(f"{prefix}.data-*")}
+    question = {"op": "tensors", "prefix": prefix, "names": None}
     try:
-        process = Forked(sandbox.address, order, theirs.fileno(), log)
-    finally:
-        theirs.close()
-        os.close(log)
-    identity = token_hex(8)
-    question = {"id": identity, "op": "tensors", "prefix": prefix, "names": None}
-    deadline = time.monotonic() + READ_SECONDS
-    try:
-        wire.send(ours, question, deadline)
-        answer = wire.receive(ours, deadline)
-    except wire.WireTimeout as error:
-        raise GraderFault(f"reading a checkpoint took more than {READ_SECONDS:.0f} s") from error
-    except (wire.WireError, OSError) as error:
-        raise NoValue("the checkpoint could not be read: its files are damaged") from error
-    finally:
-        ours.close()
-        process.kill()
+        answer = ask(
+            *(sandbox, "checkpoint", question),
+            limits=Limits(cpu=READ_SECONDS),
+            seconds=PATIENCE * READ_SECONDS,
+            scratch=folder,
+        )
+    except Overrun as error:
+        why = f"that {error}" if str(error) else "its files are damaged"
+        raise Unusable(f"the checkpoint could not be read: {why}") from error
+    except GraderFault as error:
+        raise GraderFault(f"the checkpoint could not be read: {error}") from error
     match answer:
-        case {"id": str(echoed), "value": dict(tensors)} if echoed == identity and all(
+        case {"value": dict(tensors)} if all(
             isinstance(tensor, np.ndarray) for tensor in tensors.values()
         ):
             return tensors
-    raise NoValue("the checkpoint could not be read: its files are damaged or not a checkpoint")
+        case {"needs": None}:
+            raise Unusable(f"{prefix}.index is cut off, or damaged: {_COPY}")
+        case {"needs": int(needs)} if len(sizes) == 1 and needs <= CHECKPOINT_LIMIT:
+            ((name, size),) = sizes.items()
+            if size < needs:
+                raise Unusable(
+                    f"{name} is cut off: {size:,} bytes are there of the {needs:,} that "
+                    f"{prefix}.index lists; {_COPY}"
+                )
+    raise Unusable("the checkpoint could not be read: its files are damaged or not a checkpoint")

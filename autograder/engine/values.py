@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import secrets
 import socket
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autograder import wire
-from autograder.errors import printable
+from autograder.engine.clock import ASLEEP, BUSY, TOO_BUSY, Allowance, Clock
+from autograder.engine.faults import NO_ROOM
+from autograder.engine.figure import Figure, NotAFigure
+from autograder.engine.figure import read as read_figure
+from autograder.errors import GraderFault, cause_of, printable
 
-ASK_SECONDS = 30.0
-FIGURE_LIMIT = 4000  # axes, images and scatters; the largest of the chapter has some 350
+ASK_SECONDS = 60.0  # by the kernel's clock
 
 
 class NoValue(Exception):
@@ -30,46 +33,79 @@ class KernelLost(NoValue):
     """The kernel ended or stopped answering; nothing more can be asked of it."""
 
 
+@dataclass(frozen=True)
+class TrainingLog:
+    """How the values of a session's variables came about, as the kernel tells it.
+
+    steps: training steps since they were initialised; checkpoints that were restored bring theirs.
+    sizes: rows of a batch → how many steps had so many.
+    batches: how many different ones there were.
+    first: what was fed in each of the first three steps, by the notebook's names.
+    saves: (path as given, steps so far) of each checkpoint, in order.
+    evaluated: steps so far → rows that were fed then without training on them.
+    """
+
+    steps: int
+    sizes: dict[int, int]
+    batches: int
+    first: list[dict[str, np.ndarray]]
+    saves: list[tuple[str, int]]
+    evaluated: dict[int, int]
+
+
 class Values:
     """Questions to one kernel, each answered by plain values or by NoValue.
 
     The methods mirror `autograder.kernel.responder.Responder`; names are those of the notebook.
-    left: seconds that all answers together may take.
+    clock: the kernel's; without one, answers may take so long by wall time.
+    whole: what the clock may show at most.
     """
 
-    def __init__(self, connection: socket.socket, left: float = math.inf) -> None:
+    def __init__(
+        self, connection: socket.socket, clock: Clock | None = None, whole: float = math.inf
+    ) -> None:
         self._connection = connection
         self._sessions = 0
-        self.left = left
+        self._clock = clock or Clock()
+        self._whole = whole
         self.lost = ""
+        self.hung = False  # whether it slept until the time for an answer was up
+        self.no_room = False  # whether an answer was that the disk is full
 
     def ask(self, op: str, seconds: float = ASK_SECONDS, **arguments: Any) -> Any:
         """The answer to one question.
 
-        Raises NoValue when the kernel says why not, KernelLost when it says nothing usable.
+        seconds: that it may take of the kernel's clock, see `Allowance`.
+
+        Raises NoValue when the kernel says why not, KernelLost when it says nothing usable,
+        GraderFault when this machine had no time for it.
         """
         if self.lost:
             raise KernelLost(self.lost)
         identity = secrets.token_hex(8)
-        started = time.monotonic()
-        deadline = started + min(seconds, self.left)
+        left = self._whole - self._clock.used
+        allowed = Allowance(self._clock, min(seconds, left))
         try:
-            wire.send(self._connection, {"id": identity, "op": op, **arguments}, deadline)
-            answer = wire.receive(self._connection, deadline)
-        except wire.WireTimeout:
+            wire.send(self._connection, {"id": identity, "op": op, **arguments}, allowed.left)
+            answer = wire.receive(self._connection, allowed.left)
+        except wire.WireTimeout as error:
+            if allowed.why == BUSY:
+                raise GraderFault(TOO_BUSY) from error
+            self.hung = allowed.why == ASLEEP
             self.lost = f"the notebook gave no answer within {seconds:.0f} s"
-            if self.left < seconds:
+            if left < seconds:
                 self.lost = "the notebook took too long over its answers"
         except (wire.WireError, OSError) as error:
             self.lost = f"the notebook stopped answering ({printable(error, 80)})"
-        self.left -= time.monotonic() - started
         if self.lost:
             raise KernelLost(self.lost)
         match answer:
             case {"id": str(echoed), "value": value} if echoed == identity and len(answer) == 2:
                 return value
             case {"id": str(echoed), "error": kind, "message": message} if echoed == identity:
-                reason = _reason(op, arguments, str(kind), printable(message, 200))
+                said = printable(cause_of(str(message)), 200)
+                self.no_room = self.no_room or NO_ROOM in said
+                reason = _reason(op, arguments, str(kind), said)
                 raise (Raised if kind == "raised" else NoValue)(reason)
         self.lost = "the notebook answered something that was not asked"
         raise KernelLost(self.lost)
@@ -90,9 +126,14 @@ class Values:
     def call(self, name: str, *args: Any, seconds: float = ASK_SECONDS, **kwargs: Any) -> Any:
         """What the notebook's function `name` returns; tensors come back evaluated.
 
-        An argument ``{"name": n}`` stands for the notebook's own object `n`.
+        An argument ``{"name": n}`` stands for the notebook's own object `n`, ``{"lent": array}``
+        for an array that can only be read, and is no single piece of memory.
         """
         return self.ask("call", seconds=seconds, name=name, args=list(args), kwargs=kwargs)
+
+    def describe_call(self, name: str, *args: Any) -> dict[str, Any]:
+        """Kind, type, shape and dtype, as of `describe`, of what the function `name` returns."""
+        return _description(self.ask("describe_call", name=name, args=list(args)))
 
     # -- graphs ----------------------------------------------------------------------------
 
@@ -132,16 +173,12 @@ class Values:
             raise NoValue(f"what {name} saves could not be read")
         return [str(entry) for entry in found]
 
-    def figure(self, name: str) -> list[dict[str, Any]]:
-        """Per axes of a figure: images, points, bars, ylim, title."""
-        found = self.ask("figure", name=name)
-        axes = found.get("axes") if isinstance(found, dict) else None
-        if not isinstance(axes, list):
-            raise NoValue(f"{name} could not be read as a figure")
-        read = [_axes(name, entry) for entry in axes]
-        if sum(1 + len(ax["images"]) + len(ax["points"]) for ax in read) > FIGURE_LIMIT:
-            raise NoValue(f"{name} shows more than can be looked at")
-        return read
+    def figure(self, name: str) -> Figure:
+        """What a figure shows: its axes with all that is drawn in them, and its texts."""
+        try:
+            return read_figure(self.ask("figure", name=name))
+        except NotAFigure as error:
+            raise NoValue(f"{name} could not be read as a figure: {error}") from error
 
 
 def _description(entry: Any) -> dict[str, Any]:
@@ -177,6 +214,44 @@ def _variable(entry: Any) -> dict[str, Any]:
     raise NoValue("the graph's variables could not be read")
 
 
+def _training_log(entry: Any) -> TrainingLog:
+    match entry:
+        case {
+            "steps": int(steps),
+            "sizes": np.ndarray() as sizes,
+            "batches": int(batches),
+            "first": list(first),
+            "saves": list(saves),
+            "evaluated": np.ndarray() as evaluated,
+        } if all(map(_is_feed, first)) and all(map(_is_save, saves)):
+            return TrainingLog(
+                steps=steps,
+                sizes=_counted(sizes),
+                batches=batches,
+                first=first,
+                saves=[(path, done) for path, done in saves],
+                evaluated=_counted(evaluated),
+            )
+    raise NoValue("the training steps could not be read")
+
+
+def _counted(pairs: np.ndarray) -> dict[int, int]:
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind != "i":
+        raise NoValue("the training steps could not be read")
+    return {int(what): int(count) for what, count in pairs}
+
+
+def _is_feed(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(a, np.ndarray) for a in entry.values())
+
+
+def _is_save(entry: Any) -> bool:
+    match entry:
+        case [str(), int()]:
+            return True
+    return False
+
+
 def _is_shape(shape: Any) -> bool:
     """Whether this is a shape as TensorFlow gives it: at most 8 axes, −1 for what is open."""
     return (
@@ -184,33 +259,6 @@ def _is_shape(shape: Any) -> bool:
         and len(shape) <= 8
         and all(type(n) is int and -1 <= n < 1 << 40 for n in shape)
     )
-
-
-def _axes(figure: str, entry: Any) -> dict[str, Any]:
-    match entry:
-        case {
-            "images": list(images),
-            "points": list(points),
-            "bars": np.ndarray() as bars,
-            "ylim": [int() | float() as low, int() | float() as high],
-            "title": str(title),
-        } if all(isinstance(image, np.ndarray) for image in images):
-            groups = [_points(figure, group) for group in points]
-            return {
-                "images": images,
-                "points": groups,
-                "bars": bars,
-                "ylim": [low, high],
-                "title": title[:1000],
-            }
-    raise NoValue(f"{figure} could not be read as a figure")
-
-
-def _points(figure: str, entry: Any) -> dict[str, Any]:
-    match entry:
-        case {"offsets": np.ndarray() as offsets, "vertices": np.ndarray() as vertices}:
-            return {"offsets": offsets, "vertices": vertices}
-    raise NoValue(f"{figure} could not be read as a figure")
 
 
 class Session:
@@ -233,6 +281,10 @@ class Session:
         if not isinstance(fetched, list) or len(fetched) != len(fetch):
             raise NoValue(f"{', '.join(fetch)} could not be evaluated")
         return fetched
+
+    def training_log(self) -> TrainingLog:
+        """What is known of the training steps that the notebook's cells have run in it."""
+        return _training_log(self._values.ask("training_log", session=self._name))
 
     def initialised(self, *names: str) -> list[bool]:
         """Whether each of these variables (graph names) has a value."""
@@ -266,5 +318,8 @@ def _reason(op: str, arguments: dict[str, Any], kind: str, message: str) -> str:
             return f"{message} is not there: not done yet, or under another name"
         case "todo":
             return message or "not done yet"
-    subject = arguments.get("name") or ", ".join(map(str, arguments.get("fetch", []))) or op
+        case "unfit":
+            return message
+    names = arguments.get("fetch") or arguments.get("values") or []
+    subject = arguments.get("name") or ", ".join(map(str, names)) or arguments.get("of") or op
     return f"{subject} raised {message}"

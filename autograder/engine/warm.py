@@ -13,30 +13,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autograder.errors import GraderFault, UserError
+from autograder.errors import GraderFault, Passing, UserError
 from autograder.kernel.child import Order
 
 START_SECONDS = 180
 END_SECONDS = 120  # very many processes take their time to end, and others wait for it
 
 
-class WarmLost(Exception):
+class WarmLost(Passing):
     """The warm interpreter ended, and every kernel with it; the text names its address."""
 
 
 class WarmInterpreter:
     """A running warm interpreter; a context manager.
 
+    modules: what it imports for the processes it forks; none for what kernels need.
+
     `address` (a socket path) is all that another process on this machine needs to order
     kernels from it.  The interpreter ends with the process that started it, and takes its
     folder along, with all that runs made in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="kit-warm-"))
         self.address = str(self._folder / "socket")
         self._log = self._folder / "log"
@@ -49,10 +52,12 @@ class WarmInterpreter:
             "IPYTHONDIR": str(self._folder / "ipython"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "CUDA_VISIBLE_DEVICES": "-1",
+            "OPENBLAS_NUM_THREADS": "2",  # decided where NumPy is imported, for all kernels
         }
+        program = [sys.executable, "-P", "-s", "-m", "autograder.kernel.warm"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", "autograder.kernel.warm", str(self._folder)],
+                [*program, str(self._folder), *modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -102,21 +107,43 @@ class WarmInterpreter:
         self.close()
 
 
+def connect(address: str) -> socket.socket:
+    """A connection to a warm interpreter.  Raises OSError.
+
+    Linux takes 107 bytes for the path of a socket, and a temporary folder may lie deeper: so it is
+    named by its folder, opened.
+    """
+    path, name = os.path.split(address)
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(f"/proc/self/fd/{folder}/{name}")
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        os.close(folder)
+    return connection
+
+
 class Forked:
     """One process ordered from the warm interpreter at `address`.
 
     It lives until it ends by itself, `kill` is called, or this object's process is gone.
+    values, log, channels: descriptors; a kernel listens on `channels`, see `PORTS`.
     """
 
-    def __init__(self, address: str, order: Order, values: int, log: int) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(
+        self, address: str, order: Order, values: int, log: int, channels: Sequence[int] = ()
+    ) -> None:
         self._buffer = b""
         self.pid = 0
         self.exit_status: int | None = None
         self.reason = ""  # the limit for which it was ended, in words for the student
         try:
-            self._connection.connect(address)
-            socket.send_fds(self._connection, [json.dumps(asdict(order)).encode()], [values, log])
+            self._connection = connect(address)
+            message = json.dumps(asdict(order)).encode()
+            socket.send_fds(self._connection, [message], [values, log, *channels])
             started = self._message(time.monotonic() + END_SECONDS)
         except OSError as error:
             raise WarmLost(address) from error

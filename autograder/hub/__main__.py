@@ -19,18 +19,32 @@ import threading
 from pathlib import Path
 
 from autograder.course import Course
-from autograder.errors import UserError
+from autograder.errors import UserError, printable_lines
+from autograder.machine import explained, settle_in
 
 
 def main() -> None:
     """Serve until the Hub ends it; a mistake in the configuration is one line."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("autograder").setLevel(logging.INFO)
     try:
+        settle_in()
         serve()
-    except UserError as error:
-        print(f"autograder: {error}", file=sys.stderr)
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else explained(error)
+        if not said:
+            raise
+        print(f"autograder: {said}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+class _Printable(logging.Formatter):
+    """Records that move no terminal's cursor, whatever a student called a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def serve() -> None:

@@ -8,15 +8,18 @@ server's clock says when it came, and only regular files are copied.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autograder.engine.arrival import taken_for
 from autograder.engine.files import read_regular
+from autograder.engine.finding import ENVIRONMENT, is_archive, may_be_notebook, passed_over
 from autograder.engine.submission import FILE_COUNT
 from autograder.errors import CannotGrade
 
@@ -50,8 +53,8 @@ class Attempt:
         return self.folder.name
 
 
-class Overfull(Exception):
-    """The submission holds more than is accepted; the text is the reason."""
+class Refused(Exception):
+    """The submission holds more than is accepted, or nothing to grade; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +90,36 @@ def _owner(number: int) -> str:
         return ""
 
 
-def surveyed(attempt: Attempt, limit: int, ignore: tuple[str, ...], check_owner: bool) -> Attempt:
+def surveyed(
+    attempt: Attempt,
+    wanted: Collection[str],
+    limit: int,
+    ignore: tuple[str, ...],
+    check_owner: bool,
+) -> Attempt:
     """The attempt with what a look into its folder tells; nothing is read or copied.
 
-    limit: most bytes that are accepted; check_owner: else the student is the one it names.
-    A folder that is gone or unfinished is not complete.
+    wanted: names of the assignment's notebooks; limit: most bytes that are accepted; check_owner:
+    else the student is the one it names.  A folder that is gone or unfinished is not complete.
     """
     folder = attempt.folder
     try:
-        status = os.lstat(folder)
+        root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return attempt
+    try:
+        status = os.fstat(root)
         for name in (STAMP, SECRET_FILE):
-            if not stat.S_ISREG(os.lstat(folder / name).st_mode):
+            if not stat.S_ISREG(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
                 return attempt
     except OSError:
         return attempt
+    finally:
+        os.close(root)
     if stat.S_IMODE(status.st_mode) & 0o777 != 0o777:
         return attempt
     arrived, size, problem = status.st_ctime, 0, ""
+    plain: dict[str, int] = {}  # sizes of the files that can be copied
     try:
         for entry in _entries(folder, ignore):
             arrived = max(arrived, entry.status.st_ctime)
@@ -111,16 +127,25 @@ def surveyed(attempt: Attempt, limit: int, ignore: tuple[str, ...], check_owner:
                 problem = f"{_shown(entry.path)} in it belongs to another account"
             if stat.S_ISREG(entry.status.st_mode):
                 size += entry.status.st_size
-    except Overfull as error:
+                if entry.status.st_nlink == 1:
+                    plain[entry.path] = entry.status.st_size
+    except Refused as error:
         problem = str(error)
     except OSError as error:
         problem = f"it cannot be read ({os.strerror(error.errno or 0)})"
     if size > limit:
         problem = too_large(size, limit)
+    if not any(may_hold_work(path) for path, bytes_ in plain.items() if bytes_):
+        problem = problem or nothing_to_grade(plain, wanted)
     student = _owner(status.st_uid) if check_owner else attempt.claimed
     if not _NAME.fullmatch(student):  # nbgrader would take some names for patterns
         student, problem = "", "its owner is no account here"
     return replace(attempt, student=student, arrived=arrived, complete=True, problem=problem)
+
+
+def may_hold_work(path: str) -> bool:
+    """Whether a file of that name may be a notebook, whatever it is called, or hold one."""
+    return may_be_notebook(path) or is_archive(path)
 
 
 def too_large(size: int, limit: int) -> str:
@@ -131,13 +156,52 @@ def too_large(size: int, limit: int) -> str:
     )
 
 
-def collect(attempt: Attempt, target: Path, limit: int, ignore: tuple[str, ...]) -> list[str]:
+def nothing_to_grade(sizes: Mapping[str, int], wanted: Collection[str]) -> str:
+    """Why a submission without any of the assignment's notebooks is refused.
+
+    sizes: bytes of each plain file in it, by its path; wanted: names of the notebooks.
+    """
+    empty = sorted(f"{name}.ipynb" for name in wanted if f"{name}.ipynb" in sizes)
+    others = sorted(path for path in sizes if path.endswith(".ipynb") and sizes[path])
+    if empty:
+        found = f"it holds {_listed(empty)} without content (was your disk full?)"
+    elif others:
+        found = f"what it holds of notebooks is {_listed(others)}"
+    else:
+        found = "it holds no notebook"
+    expected = _listed(sorted(f"{name}.ipynb" for name in wanted))
+    return (
+        f"{found}, and what is graded is {expected}; "
+        "put them into the folder under these names and hand in again"
+    )
+
+
+def _listed(paths: Sequence[str], most: int = 5) -> str:
+    """Paths as part of a sentence, the first ones by name."""
+    shown = [_shown(path) for path in paths[:most]]
+    if len(paths) > most:
+        shown.append(f"{len(paths) - most} more")
+    *before, last = shown
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def collect(
+    attempt: Attempt,
+    target: Path,
+    wanted: Collection[str],
+    limit: int,
+    ignore: tuple[str, ...],
+    release: Path,
+) -> list[str]:
     """Copy an attempt's regular files into the new folder `target`; paths that were left out.
 
-    Raises Overfull when it has grown beyond `limit` bytes since it was looked at, OSError when
-    there is no room.  The caller removes what was copied until then.
+    release: the folder of the assignment's notebooks.
+    Raises Refused when it has grown beyond `limit` bytes since it was looked at, or holds no
+    notebook in `wanted` under any name, OSError when there is no room.  The caller removes what
+    was copied.
     """
     left_out = []
+    sizes: dict[str, int] = {}
     room = limit
     owner_id = os.lstat(attempt.folder).st_uid
     target.mkdir(parents=True)
@@ -150,6 +214,10 @@ def collect(attempt: Attempt, target: Path, limit: int, ignore: tuple[str, ...])
             left_out.append(_shown(entry.path))
         else:
             room -= copied
+            sizes[entry.path] = copied
+    whole = {path: size for path, size in sizes.items() if size}
+    if not taken_for(target, release) and not any(map(is_archive, whole)):
+        raise Refused(nothing_to_grade(sizes, wanted))
     return left_out
 
 
@@ -172,15 +240,16 @@ def _copy(entry: _Entry, target: Path, room: int, owner_id: int) -> int | None:
             while data := file.read(_CHUNK):
                 size += len(data)
                 if size > room:
-                    raise Overfull("it has grown while it was copied; hand in again")
+                    raise Refused("it has grown while it was copied; hand in again")
                 copy.write(data)
+        os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))  # of copies the newest counts
     return size
 
 
 def _entries(folder: Path, ignore: tuple[str, ...]) -> Iterator[_Entry]:
     """Everything below `folder` that is not ignored, folders before what they hold.
 
-    No link is followed, and no folder is opened but by its own descriptor.  Raises Overfull when
+    No link is followed, and no folder is opened but by its own descriptor.  Raises Refused when
     there is too much.
     """
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -195,13 +264,17 @@ def _below(
     directory: int, path: str, depth: int, ignore: tuple[str, ...], budget: list[int]
 ) -> Iterator[_Entry]:
     if depth > DEPTH:
-        raise Overfull(f"its folders are nested more than {DEPTH} deep")
+        raise Refused(f"its folders are nested more than {DEPTH} deep")
     with os.scandir(directory) as entries:
-        names = []
-        for entry in entries:
+        inside = list(itertools.islice(entries, FILE_COUNT * 10))
+    names = []
+    if not (path and any(entry.name == ENVIRONMENT for entry in inside)):
+        for entry in inside:
+            if entry.is_dir(follow_symlinks=False) and passed_over(entry.name):
+                continue
             budget[0] -= 1
             if budget[0] < 0:
-                raise Overfull(f"it holds more than {FILE_COUNT} files")
+                raise Refused(f"it holds more than {FILE_COUNT} files")
             if not any(fnmatch.fnmatch(entry.name, pattern) for pattern in ignore):
                 names.append(entry.name)
     for name in sorted(names):
@@ -234,10 +307,16 @@ def secret(folder: Path) -> str:
 def notebooks(folder: Path) -> list[str]:
     """Names of the notebooks at the top of a submission, for which a student expects feedback."""
     try:
-        with os.scandir(folder) as entries:
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        with os.scandir(root) as entries:
             names = [entry.name for _, entry in zip(range(FILE_COUNT), entries, strict=False)]
     except OSError:
         return []
+    finally:
+        os.close(root)
     return sorted(name.removesuffix(".ipynb") for name in names if name.endswith(".ipynb"))
 
 

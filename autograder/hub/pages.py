@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import nbformat
 from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 from nbgrader.converters import GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
@@ -22,8 +21,9 @@ from traitlets.config import Config
 
 from autograder.engine.grade import Graded
 from autograder.engine.notebook import grade_id, mark
+from autograder.engine.results import SubmissionResult
 from autograder.hub.records import replace_file
-from autograder.record.feedback import FeedbackExporter
+from autograder.record.feedback import FeedbackExporter, about
 from autograder.record.nbgrader_glue import filled
 
 _MOST = 50  # notebooks of one attempt that get a page
@@ -66,7 +66,10 @@ def publish(outbound: Path, secret: str, pages: Mapping[str, str]) -> None:
 
 def strangers(handed_in: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
     """Pages for the notebooks that are not part of the assignment."""
-    text = "This notebook is not part of the assignment; nobody has graded it."
+    text = (
+        "No notebook of the assignment has this name, and this one was not taken for any: "
+        "nobody has graded it."
+    )
     return {name: notice(name, text) for name in set(handed_in) - set(wanted)}
 
 
@@ -75,6 +78,7 @@ def outcomes(graded: Mapping[str, Graded], note: str, config: Config) -> dict[st
     converter = GenerateFeedback(coursedir=CourseDirectory(config=config), config=config)
     exporter = FeedbackExporter(config=converter.config)
     exporter.register_preprocessor(CSSHTMLHeaderPreprocessor, enabled=True)
+    whole = SubmissionResult("", "", [one.result for one in graded.values()]).to_json()
     pages = {}
     for name, one in graded.items():
         notebook = filled(one)
@@ -83,9 +87,9 @@ def outcomes(graded: Mapping[str, Graded], note: str, config: Config) -> dict[st
             if mark(cell):
                 cell.metadata.nbgrader["score"] = points.get(str(grade_id(cell)), 0.0)
                 cell.metadata.nbgrader["comment"] = None
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"**{note}**"))
         shown = {"score": one.result.score, "max_score": one.result.max_score, "late_penalty": 0}
-        resources = {"nbgrader": {"notebook": name, **shown}}
+        top = about(whole, name, note=note)
+        resources = {"nbgrader": {"notebook": name, "page": top, **shown}}
         pages[name], _ = exporter.from_notebook_node(notebook, resources)
     return pages
 

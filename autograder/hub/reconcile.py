@@ -9,6 +9,7 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.course import Course
+from autograder.engine.arrival import taken_for
 from autograder.engine.files import read_regular
 from autograder.engine.grade import Graded
 from autograder.engine.pool import Engine
@@ -38,8 +40,10 @@ from autograder.hub.records import (
     Records,
     Wish,
 )
+from autograder.hub.roster import Roster, how_late
 from autograder.hub.settings import Settings
 from autograder.hub.turns import Turns
+from autograder.machine import explained
 from autograder.record.autograde import CARRIED
 from autograder.record.gradebook import Gradebook
 from autograder.record.locks import Busy, only_writer
@@ -117,6 +121,7 @@ class Reconciler:
         self.settings = settings
         self.records = Records(course)
         self.health = Health(started=clock())
+        self.roster = Roster(gradebook)
         self.attempts: dict[Key, list[Attempt]] = {}
         self._engines = engines
         self._gradebook = gradebook
@@ -180,7 +185,11 @@ class Reconciler:
                 )
             else:
                 seen = inbound.surveyed(
-                    attempt, settings.max_submission_bytes, settings.ignore, settings.check_owner
+                    attempt,
+                    self.course.notebooks(attempt.assignment),
+                    settings.max_submission_bytes,
+                    settings.ignore,
+                    settings.check_owner,
                 )
             if not seen.complete:
                 unfinished += 1
@@ -219,7 +228,11 @@ class Reconciler:
         attempt, settings = decision.attempt, self.settings
         kinds = {"refuse": REFUSED, "supersede": SUPERSEDED, "defer": DEFERRED}
         title, text = {
-            "refuse": ("Not accepted", f"This attempt was not accepted: {decision.reason}."),
+            "refuse": (
+                "Not accepted",
+                f"This attempt was not accepted: {decision.reason}. It takes no place in the "
+                "limits, and what you handed in before, if anything, still counts.",
+            ),
             "supersede": (
                 "Not graded",
                 f"This attempt was not graded: {decision.reason}. "
@@ -232,7 +245,7 @@ class Reconciler:
                 f"{pages.moment(decision.when)}, unless you hand in again before that.",
             ),
         }[decision.kind]
-        page = pages.notice(title, text)
+        page = pages.notice(title, f"{text} {self._lateness(attempt)}".strip())
         names = inbound.notebooks(attempt.folder)
         pages.publish(settings.outbound, inbound.secret(attempt.folder), dict.fromkeys(names, page))
         self.records.write(
@@ -250,17 +263,31 @@ class Reconciler:
         )
         log.info("%s, %s: %s", attempt.student, attempt.assignment, title.lower())
 
+    def _lateness(self, attempt: Attempt) -> str:
+        """What a student must know about the due date; empty when the attempt came in time."""
+        register = self.roster.register()
+        late = register.late(attempt.assignment, attempt.student, attempt.arrived)
+        if not late:
+            return ""
+        due = register.due_for(attempt.assignment, attempt.student)
+        return f"It was handed in {how_late(late)}; it was due on {pages.moment(due)}."
+
     def _begin(self, decision: Decision) -> None:
         """Copy an attempt and hand it to the workers."""
         attempt, settings = decision.attempt, self.settings
         folder = self._staging / str(time.monotonic_ns())
         try:
             left_out = inbound.collect(
-                attempt, folder, settings.max_submission_bytes, settings.ignore
+                attempt,
+                folder,
+                self.course.notebooks(attempt.assignment),
+                settings.max_submission_bytes,
+                settings.ignore,
+                self.course.release(attempt.assignment),
             )
             (folder / inbound.STAMP).unlink(missing_ok=True)
             (folder / inbound.STAMP).write_text(pages.timestamp(attempt.arrived) + "\n", "utf-8")
-        except inbound.Overfull as error:
+        except inbound.Refused as error:
             shutil.rmtree(folder, ignore_errors=True)
             self._answer(replace(decision, kind="refuse", reason=str(error)), self._clock())
             return
@@ -318,7 +345,9 @@ class Reconciler:
                 self._turns.done(student)
 
     def _grade(self, engine: Engine, work: Work, name: str) -> None:
-        job = replace(engine.job(work.student, work.assignment, name), submission=work.folder)
+        job = replace(
+            engine.job(work.student, work.assignment, name), submission=work.folder, only=()
+        )
         for _, graded in engine.grade([job], force=work.wish == "regrade"):
             with self._mutex:
                 work.graded[name] = graded
@@ -358,7 +387,7 @@ class Reconciler:
                 self._install(work)
                 self._publish(work)
             else:
-                self._publish_aside(work, standing)
+                self._publish_aside(work, work.attempt, standing)
             self.records.write(answer)
             log.info("%s, %s: %g points", work.student, work.assignment, answer.score)
         if work.wish is not None:
@@ -413,24 +442,37 @@ class Reconciler:
                 except (CannotGrade, FileNotFoundError):
                     (feedback / name).write_bytes(b"")
         self._gradebook.release_feedback(work.assignment, work.student)
-        self._strangers(work, submitted, secret)
+        shown = {}
+        for name in self.course.notebooks(work.assignment):
+            with contextlib.suppress(FileNotFoundError):
+                shown[name] = (feedback / f"{name}.html").read_text("utf-8")
+        self._strangers(work, submitted, secret, shown)
 
-    def _strangers(self, work: Work, folder: Path, secret: str) -> None:
-        wanted = self.course.notebooks(work.assignment)
-        extra = pages.strangers(inbound.notebooks(folder), wanted)
+    def _strangers(self, work: Work, folder: Path, secret: str, shown: dict[str, str]) -> None:
+        """Publish pages for notebooks of other names: of those that were taken for one, its page.
+
+        shown: the pages of the assignment's notebooks.
+        """
+        taken = taken_for(folder, self.course.release(work.assignment))
+        others = inbound.notebooks(folder)
+        extra = pages.strangers(others, self.course.notebooks(work.assignment))
+        for name, path in taken.items():
+            own = path.removesuffix(".ipynb")
+            if own in extra and name in shown:
+                extra[own] = shown[name]
         pages.publish(self.settings.outbound, secret, extra)
 
-    def _publish_aside(self, work: Work, standing: Answer | None) -> None:
+    def _publish_aside(self, work: Work, attempt: Attempt, standing: Answer | None) -> None:
         """Show the outcome of an attempt that does not count."""
         assert standing is not None
         note = (
             f"This attempt does not count: the one of {pages.moment(standing.arrived)} "
-            f"has {standing.score:g} points."
-        )
+            f"has {standing.score:g} points. {self._lateness(attempt)}"
+        ).strip()
         secret = inbound.secret(work.folder)
         shown = pages.outcomes(work.graded, note, self._gradebook.config)
         pages.publish(self.settings.outbound, secret, shown)
-        self._strangers(work, work.folder, secret)
+        self._strangers(work, work.folder, secret, shown)
 
     # --- what is under way, and what went wrong ---
 
@@ -521,5 +563,5 @@ def _claim(attempt: Attempt) -> str:
 
 def _line(error: BaseException) -> str:
     """An error as one line."""
-    text: Any = str(error).strip() or type(error).__name__
+    text: Any = explained(error) or str(error).strip() or type(error).__name__
     return " ".join(str(text).split())[:500]

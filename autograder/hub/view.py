@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from autograder.hub.decide import counting
-from autograder.hub.pages import moment
 from autograder.hub.reconcile import Key, Reconciler, Trouble, Work
 from autograder.hub.records import DEFERRED, GRADED, REFUSED, SUPERSEDED, Answer
+from autograder.hub.roster import Register, how_late
 from autograder.record.copies import identical_checkpoints
 
 BINS = 10
+STARTING = 120.0  # seconds that a sandbox may take to start
 _WORDS = {REFUSED: "not accepted", SUPERSEDED: "not graded", DEFERRED: "graded later"}
+
+
+# The hint of a check whose cell is as released, as `LabelledStubs` and the checks' values word it.
+_NOT_DONE = re.compile(r"(TODO \[[^\]]*\]: )?not done yet")
 
 
 @dataclass(frozen=True)
 class Row:
     """One student's line: what became of the newest attempt, and the score that is recorded.
 
-    status: a word; detail: why, or how far; arrived: when the newest attempt came, in seconds;
-    failed: notebooks that could not be graded, with the reason; troubled: a person should look.
+    name: from the roster, empty when none is known; status: a word; detail: why, or how far;
+    until: when a deferred attempt is graded, arrived: when the newest attempt came, in seconds;
+    late: by how much it was, in words; checks: how many are passed, wrong and not done;
+    failed: notebooks that could not be graded, with the reason; blank: all that was handed in is as
+    it was handed out; raised: checks that broke at what they were given; troubled: a person should
+    look.
     """
 
     student: str
+    name: str
     status: str
     detail: str
+    until: float | None
     arrived: float | None
+    late: str
     attempts: int
     score: float | None
     max_score: float | None
+    checks: dict[str, int]
     failed: list[tuple[str, str]]
+    blank: bool
+    raised: list[str]
     notes: str
     troubled: bool
 
@@ -52,6 +68,7 @@ class View:
         active, trouble = reconciler.under_way()
         health |= {
             "paused": reconciler.records.paused,
+            "asleep": health["started"] < health["last_look"] - STARTING and not health["sandbox"],
             "queue": reconciler.queue_length,
             "under_way": len(active),
             "jobs": settings.jobs,
@@ -59,13 +76,56 @@ class View:
             "counts": settings.counts,
             "wishes": len(reconciler.records.wishes()),
         }
+        register = reconciler.roster.register()
         return {
             "course": settings.course_id,
             "health": health,
             "assignments": [
-                self._assignment(name, active, trouble) for name in reconciler.assignments()
+                self._assignment(name, register, active, trouble)
+                for name in reconciler.assignments()
             ],
         }
+
+    def submission(self, assignment: str, student: str) -> dict[str, Any]:
+        """What is known of one student's recorded submission, notebook by notebook.
+
+        Raises KeyError when there is no such student or assignment.
+        """
+        reconciler = self._reconciler
+        if assignment not in reconciler.assignments() or student not in self.students(assignment):
+            raise KeyError(student)
+        register = reconciler.roster.register()
+        results = self._results(student, assignment) or {"notebooks": []}
+        row = self._row((assignment, student), results, register, *reconciler.under_way())
+        graded = {one["name"]: one for one in results["notebooks"]}
+        return {
+            "assignment": assignment,
+            "row": asdict(row),
+            "due": _due(register, assignment, student),
+            "notebooks": [
+                {
+                    "name": name,
+                    "status": graded[name]["status"] if name in graded else "not graded",
+                    "reason": graded[name]["reason"] if name in graded else "",
+                    "points": sum(cell["points"] for cell in cells),
+                    "max_points": sum(cell["max_points"] for cell in cells),
+                    "checks": _tally(cells),
+                    "feedback": self.feedback(assignment, student, name).is_file(),
+                    "log": self.log(assignment, student, name).is_file(),
+                }
+                for name in reconciler.course.notebooks(assignment)
+                for cells in [graded.get(name, {}).get("cells", [])]
+            ],
+        }
+
+    def feedback(self, assignment: str, student: str, notebook: str) -> Path:
+        """The feedback page of a notebook, if there is one."""
+        return self._reconciler.course.root / "feedback" / student / assignment / f"{notebook}.html"
+
+    def log(self, assignment: str, student: str, notebook: str) -> Path:
+        """The log of a notebook's grading, if there is one."""
+        logs = self._reconciler.course.private / "logs"
+        return logs / assignment / student / f"{notebook}.log"
 
     def students(self, assignment: str) -> list[str]:
         """Everybody who handed something in, by whatever way, sorted."""
@@ -75,17 +135,25 @@ class View:
         return sorted(known.union(reconciler.course.students(assignment)))
 
     def _assignment(
-        self, name: str, active: dict[Key, Work], trouble: dict[Key, Trouble]
+        self,
+        name: str,
+        register: Register,
+        active: dict[Key, Work],
+        trouble: dict[Key, Trouble],
     ) -> dict[str, Any]:
         students = self.students(name)
         results = {s: found for s in students if (found := self._results(s, name)) is not None}
-        rows = [self._row((name, s), results.get(s), active, trouble) for s in students]
+        rows = [self._row((name, s), results.get(s), register, active, trouble) for s in students]
+        missing = sorted(set(register.names) - set(students))
         copies = identical_checkpoints(self._reconciler.course, name)
         return {
             "name": name,
+            "due": register.due.get(name),
             "rows": [asdict(row) for row in rows],
+            "missing": [{"student": s, "name": register.names[s]} for s in missing],
             "distribution": _distribution(list(results.values())),
             "checks": _checks(list(results.values())),
+            "undone": _undone(list(results.values())),
             "identical": [sorted(group) for group in copies],
         }
 
@@ -93,6 +161,7 @@ class View:
         self,
         key: Key,
         results: dict[str, Any] | None,
+        register: Register,
         active: dict[Key, Work],
         trouble: dict[Key, Trouble],
     ) -> Row:
@@ -101,26 +170,46 @@ class View:
         answers = reconciler.records.answers(*key)
         newest = answers[-1] if answers else None
         arrived = max([a.arrived for a in attempts] + [a.arrived for a in answers], default=None)
+        if arrived is None:
+            arrived = register.handed_in.get(key)
         status, detail = _status(key, attempts_open(attempts, answers), newest, active, trouble)
         if not status:
             status = "graded" if results is not None else "collected"
         failed = [
             (notebook["name"], notebook["reason"])
             for notebook in (results or {}).get("notebooks", [])
-            if notebook["status"] == "failed"
+            if notebook["status"] in ("failed", "not found")
         ]
+        kinds = {notebook["status"] for notebook in (results or {}).get("notebooks", [])}
+        blank = "unchanged" in kinds and kinds <= {"unchanged", "missing"}
+        cells = [
+            cell for notebook in (results or {}).get("notebooks", []) for cell in notebook["cells"]
+        ]
+        raised = [
+            f"{check['title']} ({cell['cell']}): {check['raised']}"
+            for cell in cells
+            for check in cell["checks"]
+            if check.get("raised")
+        ]
+        deferred = newest is not None and newest.kind == DEFERRED and status == _WORDS[DEFERRED]
         shown = counting(answers, reconciler.settings.counts) or newest
         return Row(
             student=key[1],
+            name=register.names.get(key[1], ""),
             status=status,
             detail=detail,
+            until=newest.until if newest is not None and deferred else None,
             arrived=arrived,
+            late=how_late(register.late(*key, arrived)),
             attempts=len({a.name for a in attempts} | {a.attempt for a in answers}),
-            score=None if results is None else results["score"],
-            max_score=None if results is None else results["max_score"],
+            score=(results or {}).get("score"),
+            max_score=(results or {}).get("max_score"),
+            checks=_tally(cells),
             failed=failed,
+            blank=blank,
+            raised=raised,
             notes=shown.notes if shown is not None else "",
-            troubled=bool(failed) or status in ("failed", "not accepted"),
+            troubled=bool(failed or raised or blank) or status in ("failed", "not accepted"),
         )
 
     def _results(self, student: str, assignment: str) -> dict[str, Any] | None:
@@ -164,8 +253,7 @@ def _status(
         return "", ""
     if newest.kind == GRADED:
         return "graded", ""
-    detail = f"on {moment(newest.until)}" if newest.kind == DEFERRED else newest.reason
-    return _WORDS[newest.kind], detail
+    return _WORDS[newest.kind], newest.reason
 
 
 def _distribution(results: list[dict[str, Any]]) -> list[int]:
@@ -177,8 +265,45 @@ def _distribution(results: list[dict[str, Any]]) -> list[int]:
     return counts
 
 
+def _outcome(check: dict[str, Any]) -> str:
+    """Whether a check passed, or found something wrong, or nothing that was done."""
+    if check["passed"]:
+        return "passed"
+    return "undone" if _NOT_DONE.fullmatch(check["hint"]) else "wrong"
+
+
+def _tally(cells: list[dict[str, Any]]) -> dict[str, int]:
+    """How many checks of some cells passed, are wrong, and are not done."""
+    counted = Counter(_outcome(check) for cell in cells for check in cell["checks"])
+    return {outcome: counted[outcome] for outcome in ("passed", "wrong", "undone")}
+
+
+def _due(register: Register, assignment: str, student: str) -> float | None:
+    return register.due_for(assignment, student) if assignment in register.due else None
+
+
+def _undone(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Grade cells that somebody has not done at all, in the order of the notebooks."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for result in results:
+        for notebook in result["notebooks"]:
+            for cell in notebook["cells"]:
+                outcomes = {_outcome(check) for check in cell["checks"]}
+                counts = found.setdefault((notebook["name"], cell["cell"]), [0, 0])
+                counts[0] += outcomes == {"undone"}
+                counts[1] += 1
+    return [
+        {"notebook": key[0], "cell": key[1], "students": counts[0], "of": counts[1]}
+        for key, counts in found.items()
+        if counts[0]
+    ]
+
+
 def _checks(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Checks that somebody failed, the one that most failed first."""
+    """Checks that somebody got wrong, the one that most got wrong first.
+
+    Who has not done a cell has got nothing wrong in it, and does not count.
+    """
     total: Counter[tuple[str, str, str]] = Counter()
     failed: Counter[tuple[str, str, str]] = Counter()
     titles: dict[tuple[str, str, str], str] = {}
@@ -188,9 +313,10 @@ def _checks(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for cell in notebook["cells"]:
                 for check in cell["checks"]:
                     key = notebook["name"], cell["cell"], check["id"]
+                    outcome = _outcome(check)
                     titles[key] = check["title"]
-                    total[key] += 1
-                    if not check["passed"]:
+                    total[key] += outcome != "undone"
+                    if outcome == "wrong":
                         failed[key] += 1
                         hints.setdefault(key, Counter())[check["hint"]] += 1
     shown = [
@@ -205,4 +331,6 @@ def _checks(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, count in failed.items()
     ]
-    return sorted(shown, key=lambda c: (-c["share"], c["notebook"], c["cell"], c["title"]))
+    return sorted(
+        shown, key=lambda c: (-c["failed"], -c["share"], c["notebook"], c["cell"], c["title"])
+    )

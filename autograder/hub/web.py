@@ -1,4 +1,4 @@
-"""The service's page: who handed in what, how it went, and the few things to decide by hand.
+"""The service's pages: who handed in what, how it went, and the few things to decide by hand.
 
 Whoever opens it logs in at the Hub.  Two gates must let a visitor in: the Hub grants
 `access:services!service=<this service>` (checked by JupyterHub's own mixin), and the visitor is a
@@ -9,10 +9,11 @@ OAuth token may ask about its owner; the service needs no scope beyond that.
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
@@ -24,6 +25,7 @@ from autograder.hub.records import Wish
 from autograder.hub.view import View
 
 _HERE = Path(__file__).parent
+LONGEST = 32 << 20  # bytes of a page or a log that are shown
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -79,7 +81,7 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             if self.request.method == "GET" and not self.request.path.startswith(self._api):
                 self.redirect(self.get_login_url())
                 return
-            raise HTTPError(403, "log in first")
+            raise HTTPError(401, "log in first")
         if self.reconciler.settings.instructor_group not in user.get("groups", ()):
             raise HTTPError(403, "not in the group")
 
@@ -93,6 +95,7 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         said = error.log_message if isinstance(error, HTTPError) else ""
         group = self.reconciler.settings.instructor_group
         text = {
+            401: "You are logged out.",
             403: f"Only members of the group {group} may see this page.",
             404: "There is no such page.",
         }.get(status_code, said or "Something went wrong; the service's log says more.")
@@ -105,13 +108,29 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
 
     def fragment(self) -> str:
         """The part of the page that changes, as HTML."""
-        html = self.render_string("state.html", state=self.view.state(), clock=_clock)
+        html = self.render_string("state.html", state=self.view.state(), **self._words)
         return html.decode("utf-8")
 
     @property
-    def looked(self) -> str:
-        """When the service last looked at the exchange, in words."""
-        return _clock(self.reconciler.health.last_look) or "not yet"
+    def _words(self) -> dict[str, Any]:
+        """What the templates call."""
+        return {"when": _when, "link": self._link, "formgrader": self._formgrader}
+
+    def _link(self, page: str, **query: str) -> str:
+        """Address of one of this service's pages."""
+        return f"{self.settings['prefix']}{page}?{urlencode(query, errors='surrogateescape')}"
+
+    def _formgrader(self, student: str, assignment: str) -> str:
+        """Address of a student in formgrader, which the Hub has beside this service."""
+        beside = self.settings["prefix"].rstrip("/").rpartition("/")[0]
+        parts = (self.reconciler.settings.course_id, "formgrader", "manage_students")
+        path = "/".join(quote(part, safe="") for part in (*parts, student, assignment))
+        return f"{beside}/{path}"
+
+    @property
+    def looked(self) -> float:
+        """When the service last looked at the exchange; 0 before the first time."""
+        return self.reconciler.health.last_look
 
 
 class Dashboard(Instructors):
@@ -125,6 +144,83 @@ class Dashboard(Instructors):
             user=self.current_user["name"],
             fragment=self.fragment(),
             looked=self.looked,
+            **self._words,
+        )
+
+
+class _OfOne(Instructors):
+    """What is about one student's submission to one assignment, which the address names."""
+
+    def _submission(self) -> dict[str, Any]:
+        try:
+            return self.view.submission(
+                self.get_query_argument("assignment"), self.get_query_argument("student")
+            )
+        except KeyError as error:
+            raise HTTPError(404) from error
+
+    def _file(self, of: Callable[[str, str, str], Path]) -> bytes:
+        """A file of one notebook."""
+        found = self._submission()
+        notebook = self.get_query_argument("notebook")
+        if notebook not in [one["name"] for one in found["notebooks"]]:
+            raise HTTPError(404)
+        try:
+            path = of(found["assignment"], found["row"]["student"], notebook)
+            with path.open("rb") as file:
+                return file.read(LONGEST)
+        except OSError as error:
+            raise HTTPError(404) from error
+
+
+class Submission(_OfOne):
+    """One student's submission, notebook by notebook."""
+
+    def get(self) -> None:
+        """Show it."""
+        self.render(
+            "submission.html",
+            course=self.reconciler.settings.course_id,
+            found=self._submission(),
+            **self._words,
+        )
+
+
+class Feedback(_OfOne):
+    """A feedback page as the student has it."""
+
+    def get(self) -> None:
+        """Show it, where nothing in it can do anything: a student wrote most of it."""
+        self.set_header(
+            "Content-Security-Policy",
+            "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+            "base-uri 'none'; frame-ancestors 'none'",
+        )
+        self.finish(self._file(self.view.feedback))
+
+
+class Log(_OfOne):
+    """The log of a notebook's grading."""
+
+    def get(self) -> None:
+        """Show it as text."""
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish(self._file(self.view.log))
+
+
+class Confirm(Instructors):
+    """Asks before everybody's work is graded again."""
+
+    def get(self) -> None:
+        """Show what would happen, and the button that does it."""
+        name = self.get_query_argument("assignment")
+        if name not in self.reconciler.assignments():
+            raise HTTPError(404)
+        self.render(
+            "confirm.html",
+            course=self.reconciler.settings.course_id,
+            name=name,
+            count=len(self.reconciler.course.students(name)),
         )
 
 
@@ -142,7 +238,7 @@ class Fragment(Instructors):
 
     def get(self) -> None:
         """Answer with HTML in JSON."""
-        self.write({"html": self.fragment(), "looked": self.looked})
+        self.write({"html": self.fragment(), "looked": _when(self.looked)})
 
 
 class Action(Instructors):
@@ -207,6 +303,10 @@ def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Ap
             (f"{prefix}health", Health, {"reconciler": reconciler}),
             (f"{prefix}oauth_callback", HubOAuthCallbackHandler),
             (prefix, Dashboard, given),
+            (f"{prefix}submission", Submission, given),
+            (f"{prefix}feedback", Feedback, given),
+            (f"{prefix}log", Log, given),
+            (f"{prefix}confirm", Confirm, given),
             (f"{prefix}api/state", State, given),
             (f"{prefix}api/fragment", Fragment, given),
             *((f"{prefix}api/{name}", Action, {**given, "name": name}) for name in actions),
@@ -239,10 +339,10 @@ def address(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def _clock(seconds: float | None) -> str:
-    """A time of day, or a date and a time when it was not today."""
+def _when(seconds: float | None) -> str:
+    """A time as HTML: in the server's zone, which the page's script turns into the reader's."""
     if not seconds:
-        return ""
+        return "not yet"
     then = datetime.fromtimestamp(seconds).astimezone()
-    today = then.date() == datetime.now().astimezone().date()
-    return then.strftime("%H:%M:%S" if today else "%d %b, %H:%M")
+    shown = then.strftime("%d %b %Y, %H:%M %Z")
+    return f'<time datetime="{then.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}">{shown}</time>'

@@ -7,6 +7,7 @@ can at worst end this process.
 
 from __future__ import annotations
 
+import math
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from autograder import wire
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The answer to ``{"op": "tensors", "prefix", "names" | None}``: `{name: array}`.
 
-    With names None every numeric tensor of the checkpoint is read.
+    With names None every numeric tensor of the checkpoint is read.  An error says in "needs" how
+    many bytes of data the index speaks of, None where it cannot be read.
     """
     identity = question.get("id")
+    needs = None
     try:
         reader = tf.train.load_checkpoint(str(Path.cwd() / question["prefix"]))
+        needs = _bytes_of_data(reader)
         wanted = question["names"]
         found = reader.get_variable_to_shape_map()
         names = sorted(found) if wanted is None else wanted
@@ -33,7 +37,17 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         return {"id": identity, "value": numeric}
     except Exception as error:
         message = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        return {"id": identity, "error": "raised", "message": message}
+        return {"id": identity, "error": "raised", "message": message, "needs": needs}
+
+
+def _bytes_of_data(reader: Any) -> int:
+    """How many bytes the numeric tensors take that the index of a checkpoint lists."""
+    shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    return sum(
+        math.prod(shape) * types[name].size
+        for name, shape in shapes.items()
+        if types[name].name in wire.DTYPES
+    )
 
 
 def serve(connection: socket.socket) -> None:

@@ -19,6 +19,7 @@ from autograder.kernel import isolate
 
 GB = 1 << 30
 UNCONFINED = "unconfined"
+PORTS = {"shell": 1, "iopub": 2}  # the channels through which a kernel is spoken to
 
 
 @dataclass(frozen=True)
@@ -43,33 +44,43 @@ class Limits:
 class Order:
     """What to run, and where; the only thing a child knows of the world outside.
 
-    entry: ``kernel``, ``checkpoint`` or ``probe``.
+    entry: ``kernel``, ``archive``, ``checkpoint``, ``notebook``, ``page`` or ``probe``.
     level: how it is confined: ``namespaces``, ``landlock`` or ``unconfined``.
     scratch: the folder that becomes the working directory.
-    runtime: the folder with `kernel.json`, where a kernel makes its sockets; "" for none.
+    signing_key: of the messages between a kernel and its client.
     environment: the whole environment, nothing is inherited.
     shared: further files and folders that it may read.
     private: files that it must not be able to read; a probe tries to.
+    training_steps: that a kernel computes before it leaves out the others; None for all.
     """
 
     entry: str
     level: str
     scratch: str
-    runtime: str = ""
+    signing_key: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
+    training_steps: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property
     def writable(self) -> list[str]:
         """The folders in which the process may write."""
-        return [folder for folder in (self.scratch, self.runtime) if folder]
+        return [self.scratch]
 
 
-def run(order: Order, values: socket.socket, log: int, announce: int, go: int) -> None:
+def run(
+    order: Order,
+    values: socket.socket,
+    log: int,
+    channels: list[int],
+    announce: int,
+    go: int,
+) -> None:
     """Become the process that `order` asks for; called in the child.
 
+    channels: for a kernel, the listening sockets of `PORTS`, in that order.
     Its process number, as the parent sees it, is written to `announce`; then it waits for a
     byte from `go`.  Raises OSError when a protection that was asked for cannot be had.
     """
@@ -80,8 +91,9 @@ def run(order: Order, values: socket.socket, log: int, announce: int, go: int) -
     null = os.open(os.devnull, os.O_RDONLY)
     for descriptor, standard in ((null, 0), (log, 1), (log, 2)):
         os.dup2(descriptor, standard)
-    _close_all_but({0, 1, 2, values.fileno(), announce, go})
+    _close_all_but({0, 1, 2, values.fileno(), *channels, announce, go})
     own_tree = order.level == isolate.NAMESPACES
+    view = isolate.readable()  # as it is outside
     number = os.getpid()
     if own_tree:
         isolate.enter_namespaces()
@@ -97,7 +109,7 @@ def run(order: Order, values: socket.socket, log: int, announce: int, go: int) -
     os.close(go)
     if own_tree:
         os.setsid()
-        isolate.enter_file_tree([*isolate.readable(), *order.shared], order.writable)
+        isolate.enter_file_tree([*view.whole, *order.shared], order.writable)
     if order.level != UNCONFINED:
         isolate.limit_capabilities()
     if own_tree:
@@ -112,11 +124,9 @@ def run(order: Order, values: socket.socket, log: int, announce: int, go: int) -
     _limit(order)
     if order.level != UNCONFINED:
         devices = [f"/dev/{name}" for name in isolate.DEVICES]
-        proc = ["/proc"] if own_tree else [f"/proc/{n}" for n in isolate.PROC]
-        # Landlock's rule is for the entry that stands there now; as long as it is open it stays.
-        os.open("/proc/self", os.O_PATH | os.O_CLOEXEC)
+        proc = ["/proc"] if own_tree else _proc()
         isolate.restrict_files(
-            [*isolate.readable(), *order.shared, *proc], [*order.writable, *devices]
+            [*view.whole, *order.shared, *proc], view.parts, [*order.writable, *devices]
         )
         isolate.restrict_calls(order.level)
     # Only now, for what is imported from there is the student's: as in any notebook, modules
@@ -126,7 +136,15 @@ def run(order: Order, values: socket.socket, log: int, announce: int, go: int) -
     tempfile.tempdir = None
     random.seed()
     np.random.seed()
-    _ENTRIES[order.entry](order, values)
+    _ENTRIES[order.entry](order, values, channels)
+
+
+def _proc() -> list[str]:
+    """What may be read of /proc where other processes are in it as well."""
+    # A rule is for the entry that stands there now; as long as it is open it stays.
+    os.open("/proc/self", os.O_PATH | os.O_CLOEXEC)
+    own = f"/proc/{os.getpid()}"  # not that of a process started later, which has no rule
+    return [own, *filter(os.path.exists, (f"/proc/{name}" for name in isolate.PROC))]
 
 
 def _limit(order: Order) -> None:
@@ -163,23 +181,25 @@ def _close_all_but(keep: set[int]) -> None:
                 os.close(int(name))
 
 
-def _run_kernel(order: Order, values: socket.socket) -> None:
-    from ipykernel.kernelapp import IPKernelApp
-
-    from autograder.kernel import responder
+def _run_kernel(order: Order, values: socket.socket, channels: list[int]) -> None:
+    from autograder.kernel import fast_forward, responder
+    from autograder.kernel.application import Application
 
     responder.connection = values
-    connection_file = f"{order.runtime}/kernel.json"
-    IPKernelApp.launch_instance(["-f", connection_file, "--HistoryManager.hist_file=:memory:"])
+    fast_forward.install(order.training_steps)
+    Application.launch_instance(
+        ["--HistoryManager.hist_file=:memory:"],
+        listeners=dict(zip(PORTS.values(), channels, strict=True)),
+        signing_key=order.signing_key,
+    )
 
 
-def _run_checkpoint(order: Order, values: socket.socket) -> None:
-    from autograder.kernel import checkpoint
+def _serve(order: Order, values: socket.socket, channels: list[int]) -> None:
+    """Let the module of the entry's name answer questions; it was imported before the fork."""
+    sys.modules[f"autograder.kernel.{order.entry}"].serve(values)
 
-    checkpoint.serve(values)
 
-
-def _run_probe(order: Order, values: socket.socket) -> None:
+def _run_probe(order: Order, values: socket.socket, channels: list[int]) -> None:
     for path in order.private:
         with contextlib.suppress(OSError), open(path, "rb"):
             print(f"student code could read {path}", flush=True)
@@ -189,6 +209,9 @@ def _run_probe(order: Order, values: socket.socket) -> None:
 
 _ENTRIES: dict[str, Any] = {
     "kernel": _run_kernel,
-    "checkpoint": _run_checkpoint,
+    "archive": _serve,
+    "checkpoint": _serve,
+    "notebook": _serve,
+    "page": _serve,
     "probe": _run_probe,
 }

@@ -22,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import itertools
 import os
 import platform
 import signal
@@ -29,6 +30,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,44 +51,81 @@ def _checked(result: int, what: str) -> int:
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("ld.so.cache", "fonts", "localtime", "nsswitch.conf", "matplotlibrc")
 DEVICES = ("null", "zero", "full", "random", "urandom")
-PROC = ("cpuinfo", "meminfo", "stat", "filesystems", "self")
-CPUS = "/sys/devices/system/cpu"
+# Of the machine as a whole, no process in particular.
+PROC = """
+    cpuinfo meminfo stat filesystems loadavg uptime version vmstat
+    sys/kernel/osrelease sys/kernel/ostype sys/kernel/pid_max sys/vm/overcommit_memory
+""".split()
+DEVICE_TREE = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
 
 def hidden() -> list[Path]:
-    """Folders of this project, which hold the hidden checks; never readable in a kernel."""
+    """Folders of this project, which hold the hidden checks; never readable in a kernel.
+
+    A checkout is hidden as a whole, but for an environment in it.
+    """
     package = Path(__file__).resolve().parents[1]
-    return [package, package.parent / "data", package.parent / "source"]
+    in_checkout = not (package / "data").resolve().is_relative_to(package)
+    return [package.parent if in_checkout else package]
 
 
-def readable() -> list[str]:
+@dataclass
+class View:
+    """What a kernel may see: all that is below `whole`, and of `parts` the names in them."""
+
+    whole: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+
+    def has(self, path: str) -> bool:
+        """Whether `path` is shown, as far as it may be."""
+        inside = any(f"{path}/".startswith(f"{shown}/") for shown in self.whole)
+        return inside or path in self.parts
+
+    def add(self, path: str, excluded: list[Path]) -> None:
+        """Show `path`, or if something excluded lies in it, everything else in it."""
+        real = Path(path)
+        if os.path.islink(path) or not any(other.is_relative_to(real) for other in excluded):
+            self.whole.append(path)
+        elif real not in excluded:
+            self.parts.append(path)
+            for name in sorted(os.listdir(path)):
+                self.add(os.path.join(path, name), excluded)
+
+
+@functools.cache
+def readable() -> View:
     """What a kernel may read: system libraries and Python, nothing of ours.
 
-    A folder that holds something of ours is given as all that lies beside it.
+    Where something of ours lies among it, as in `site-packages`, a kernel can list the folder, as
+    Python does to find what is installed, and read everything else in it.
     """
-    python = [sys.prefix, sys.base_prefix, *filter(os.path.isdir, sys.path)]
-    wanted = [*SYSTEM, *(f"/etc/{name}" for name in ETC), CPUS, *map(os.path.realpath, python)]
-    roots: list[str] = []
-    for path in wanted:
+    excluded = hidden()
+    python = [sys.prefix, sys.base_prefix, *sys.path, *_editable()]
+    wanted = [*SYSTEM, *(f"/etc/{name}" for name in ETC), *DEVICE_TREE]
+    view = View()
+    for path in [*wanted, *map(os.path.realpath, filter(os.path.isabs, python))]:
         if os.path.islink(path) and not path.startswith("/etc"):
             continue  # `enter_file_tree` makes the links of the system's folders itself
-        if os.path.exists(path) and not _below(path, roots):
-            roots += [found for found in _around(path, hidden()) if not _below(found, roots)]
-    return roots
+        ours = any(_lies_in(path, folder) for folder in excluded)
+        if os.path.exists(path) and not ours and not view.has(path):
+            view.add(path, excluded)
+    return view
 
 
-def _below(path: str, roots: list[str]) -> bool:
-    return any(Path(path).is_relative_to(root) for root in roots)
+def _lies_in(path: str, folder: Path) -> bool:
+    """Whether `path` lies in our `folder`, and not in an environment in there."""
+    environment = Path(os.path.realpath(sys.prefix))
+    in_environment = environment.is_relative_to(folder) and Path(path).is_relative_to(environment)
+    return Path(path).is_relative_to(folder) and not in_environment
 
 
-def _around(path: str, excluded: list[Path]) -> Iterator[str]:
-    """`path`, or if something excluded lies in it, everything else in it."""
-    real = Path(path)
-    if os.path.islink(path) or not any(other.is_relative_to(real) for other in excluded):
-        yield path
-    elif real not in excluded:
-        for name in sorted(os.listdir(path)):
-            yield from _around(os.path.join(path, name), excluded)
+def _editable() -> Iterator[str]:
+    """Where packages lie that setuptools installed in place: on no path, but in a table."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__editable__"):
+            for package in getattr(module, "MAPPING", {}).values():
+                # A module is named without its ending.
+                yield package if os.path.isdir(package) else f"{package}.py"
 
 
 # -- namespaces --------------------------------------------------------------------------------
@@ -103,7 +142,7 @@ _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 0x1000, 0x4000, 0x40000,
 _MNT_DETACH = 2
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_MOUNT_SETATTR = 442
-_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 0x1, 0x2, 0x4
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOATIME, _ATTR_ATIMES = 0x1, 0x2, 0x4, 0x10, 0x70
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
 
@@ -126,7 +165,11 @@ def enter_namespaces() -> None:
 
 
 def enter_file_tree(readable: list[str], writable: list[str]) -> None:
-    """Build a file tree of these paths and make it the root; called as process 1."""
+    """Build a file tree of these paths and make it the root; called as process 1.
+
+    What lies above them can be entered and listed by all, whatever the umask was.
+    """
+    os.umask(0o022)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     devices = [f"/dev/{name}" for name in DEVICES]
     links = {p: os.readlink(p) for p in (*SYSTEM, *readable) if _is_link_to_make(p)}
@@ -147,6 +190,8 @@ def enter_file_tree(readable: list[str], writable: list[str]) -> None:
             open(target, "w").close()
         _mount(f"/proc/self/fd/{descriptor}", target, None, _MS_BIND | _MS_REC)
         attributes = _ATTR_NOSUID | (0 if path in writable else _ATTR_RDONLY)
+        if os.geteuid() == 0:  # others may not change how a mount keeps access times
+            attributes |= _ATTR_NOATIME
         _set_attributes(target, attributes | (0 if path in devices else _ATTR_NODEV))
         os.close(descriptor)
     for path, leads_to in links.items():
@@ -195,7 +240,8 @@ def _mount(
 
 
 def _set_attributes(target: str, attributes: int, recursive: bool = True) -> None:
-    wanted = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    removed = _ATTR_ATIMES if attributes & _ATTR_NOATIME else 0
+    wanted = (ctypes.c_uint64 * 4)(attributes, removed, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
     result = _libc.syscall(
         _SYS_MOUNT_SETATTR, _AT_FDCWD, target.encode(), flags, ctypes.byref(wanted), 32
@@ -251,9 +297,10 @@ def landlock_abi() -> int:
     return max(0, int(_libc.syscall(_SYS_LANDLOCK_CREATE, None, 0, 1)))
 
 
-def restrict_files(read: list[str], write: list[str]) -> None:
+def restrict_files(read: list[str], names: list[str], write: list[str]) -> None:
     """Allow reading below `read`, everything but device nodes below `write`, nothing else.
 
+    Below `names` folders may be listed, though nothing in them be read.
     Also forbids TCP (interface 4 and later), and abstract sockets and signals to processes
     outside (6 and later).  Raises OSError when the kernel has no Landlock.
     """
@@ -267,7 +314,7 @@ def restrict_files(read: list[str], write: list[str]) -> None:
         _libc.syscall(_SYS_LANDLOCK_CREATE, ctypes.byref(rules), size, 0), "landlock"
     )
     reading = _EXECUTE | _READ_FILE | _READ_DIR
-    for paths, rights in ((read, reading), (write, fs & ~_DEVICE_NODES)):
+    for paths, rights in ((read, reading), (names, _READ_DIR), (write, fs & ~_DEVICE_NODES)):
         for path in paths:
             if _is_link_to_make(path):
                 continue  # a right belongs to what a link leads to
@@ -298,10 +345,11 @@ _FORBIDDEN = tuple(
     add_key request_key keyctl kexec_load kexec_file_load init_module finit_module delete_module
     reboot settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname
     personality syslog fanotify_init lookup_dcookie vhangup nfsservctl
-    connect setsid setpgid ioprio_set migrate_pages move_pages
+    connect bind listen setsid setpgid ioprio_set migrate_pages move_pages
     shmget shmat shmctl msgget msgsnd msgrcv msgctl semget semop semtimedop semctl
     mq_open mq_unlink inotify_init inotify_init1 inotify_add_watch
     memfd_create memfd_secret sendmsg sendmmsg
+    flock mincore
 """.split()
 )
 # Landlock does not govern these; without a mount namespace they reach the grader's own files.
@@ -319,11 +367,14 @@ _OF_A_PROCESS = {
     "setpriority": 1,
 }
 # Linux numbers its calls alike everywhere from 424 on.  Of those beyond 439 these are harmless:
-# epoll_pwait2, Landlock's three, futex_waitv, map_shadow_stack, futex_*, mseal.
+# epoll_pwait2, Landlock's three, futex_waitv, map_shadow_stack, futex_wait, mseal.
 _NEW_CALLS = range(440, 512)
-_HARMLESS_NEW = {441, 444, 445, 446, 449, 453, 454, 455, 456, 462}
+_HARMLESS_NEW = {441, 444, 445, 446, 449, 453, 455, 462}
 _INT = 0xFFFFFFFF  # what the kernel looks at of an argument that is an int
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
+# All kernels read the same libraries: who can lock, watch or lease such a file, can signal.
+_LOCKS = range(5, 8), range(36, 39), (1024, 1025, 1026)  # of a process, of a file, others
+_FUTEX_WAKING, _FUTEX_PRIVATE, _FUTEX_COMMAND = (1, 2, 3, 4, 5, 10), 0x80, 0x7F
 _FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
 
@@ -347,11 +398,13 @@ def restrict_calls(level: str) -> None:
 def forbidden_calls(level: str) -> Any:
     """The seccomp filter of a level, the same for every process; takes some time to make.
 
-    No sockets but connected pairs and listening Unix streams (the kernel listens for its
-    client); nothing can be connected to, and no descriptor handed over.  No new sessions or
-    process groups, so that a signal to the group reaches every process of a submission.  No
-    memory that belongs to no process, no signals that a descriptor sends, no limits and
-    priorities of other processes, and no system call younger than this list.
+    No sockets but connected pairs and those that a kernel was given, on which it accepts its
+    client; none can be connected or made to listen, and no descriptor can be handed over.  No
+    new sessions or process groups, so that a signal to the group reaches every process of a
+    submission.  No memory that belongs to no process, no signals that a descriptor sends, no
+    limits and priorities of other processes, and no system call younger than this list.  No
+    locks, leases, notices or residence of files, and no waking of who waits on a page of one:
+    kernels that run at one time read the same files.
     """
     import pyseccomp as seccomp
 
@@ -379,25 +432,27 @@ def forbidden_calls(level: str) -> Any:
     others = seccomp.Arg(0, seccomp.NE, 0), seccomp.Arg(1, seccomp.NE, os.SCHED_OTHER)
     rules.add_rule(refuse, "sched_setscheduler", *others)
     for call, commands in (
-        ("fcntl", (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX)),
+        ("fcntl", (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, *itertools.chain(*_LOCKS))),
         ("ioctl", (_FIOSETOWN, _SIOCSPGRP)),
     ):
         for command in commands:
             rules.add_rule(refuse, call, seccomp.Arg(1, seccomp.MASKED_EQ, _INT, command))
+    for command in _FUTEX_WAKING:  # a thread that ends is waited for by no call of these
+        shared = _FUTEX_PRIVATE | _FUTEX_COMMAND
+        rules.add_rule(refuse, "futex", seccomp.Arg(1, seccomp.MASKED_EQ, shared, command))
+    rules.add_rule(refuse, "preadv2", seccomp.Arg(5, seccomp.NE, 0))  # "only what is in memory"
+    # The one refusal that ZeroMQ takes for an answer when it asks for network devices.
+    no_family = seccomp.ERRNO(errno.EOPNOTSUPP)
+    rules.add_rule(no_family, "socket")
     family, kind = 0, 1
-    for call in ("socket", "socketpair"):
-        # The one refusal that ZeroMQ takes for an answer when it asks for network devices.
-        no_family = seccomp.ERRNO(errno.EOPNOTSUPP)
-        rules.add_rule(no_family, call, seccomp.Arg(family, seccomp.NE, _AF_UNIX))
+    rules.add_rule(no_family, "socketpair", seccomp.Arg(family, seccomp.NE, _AF_UNIX))
     for number in range(_SOCK_TYPE + 1):
-        if number != _SOCK_STREAM:
+        if number not in (_SOCK_STREAM, _SOCK_SEQPACKET):
             wanted = (
                 seccomp.Arg(family, seccomp.EQ, _AF_UNIX),
                 seccomp.Arg(kind, seccomp.MASKED_EQ, _SOCK_TYPE, number),
             )
-            rules.add_rule(refuse, "socket", *wanted)
-            if number != _SOCK_SEQPACKET:
-                rules.add_rule(refuse, "socketpair", *wanted)
+            rules.add_rule(refuse, "socketpair", *wanted)
     for flag in _CLONE.values():
         rules.add_rule(refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
     # clone3 hides its flags in memory; told that it does not exist, the C library uses clone.

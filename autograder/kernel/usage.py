@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from autograder.kernel.child import Limits
 
+DEPTH = 20  # of folders in a kernel's own; each that is looked into costs a descriptor
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -45,6 +46,7 @@ class Usage:
             return f"used more than {limits.cpu} s of processor time"
         opened, size = 0, os.fstat(log).st_blocks * 512
         unlinked: dict[str, int] = {}
+        linked: dict[tuple[int, int], int] = {}
         for pid in self.pids:
             opened += _opened(pid, unlinked)
         if opened > limits.opened:
@@ -52,12 +54,15 @@ class Usage:
         size += sum(unlinked.values())
         try:
             for count, entry in enumerate(_entries(writable), start=1):
-                size += entry.st_blocks * 512
+                if stat.S_ISREG(entry.st_mode) and entry.st_nlink > 1:  # one file of many names
+                    linked[entry.st_dev, entry.st_ino] = entry.st_blocks * 512
+                else:
+                    size += entry.st_blocks * 512
                 if count > limits.files:
                     return f"made more than {limits.files} files"
         except CannotLook:
             return "made a folder that cannot be looked into"
-        if size > limits.disk:
+        if size + sum(linked.values()) > limits.disk:
             return f"wrote more than {limits.disk / (1 << 30):g} GB to disk"
         return ""
 
@@ -122,20 +127,36 @@ def _opened(pid: int, unlinked: dict[str, int]) -> int:
 
 
 def _entries(folders: list[str]) -> Iterator[os.stat_result]:
-    """What lies below the folders; links are not followed.
+    """What lies below the folders; whatever is swapped meanwhile, nothing outside is looked at.
 
-    Raises CannotLook for a folder that may not be read, or lies too deep for a path.
+    Raises CannotLook for a folder that may not be read, or lies more than `DEPTH` deep.
     """
-    stack = list(folders)
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        yield entry.stat(follow_symlinks=False)
-                        if entry.is_dir(follow_symlinks=False):
-                            stack.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise CannotLook from error
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            yield from _below(_opened_folder(folder, None), 0)
+
+
+def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
+    """What lies below an open folder, which is closed at the end."""
+    try:
+        if depth > DEPTH:
+            raise CannotLook
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                # What was removed or replaced since it was listed is seen next time.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from _below(_opened_folder(entry.name, directory), depth + 1)
+    finally:
+        os.close(directory)
+
+
+def _opened_folder(name: str, parent: int | None) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise CannotLook from error

@@ -4,12 +4,13 @@ Importing TensorFlow takes about nine seconds; a fork of a process that has done
 milliseconds.  The warm interpreter starts no thread of its own and opens no session (that would
 start some, and they do not survive a fork), and holds nothing secret.
 
-Run as ``python -m autograder.kernel.warm FOLDER`` it listens on the Unix socket `socket` in a
-folder that it removes, with all that is in it, when it ends.  A client connects, sends one JSON
-order and two descriptors (values connection, log file), and gets ``{"pid"}`` and later
-``{"exit", "reason"}`` as JSON lines.  A connection is the life line of its child: the child and
-all it started are killed when the client closes it, and when the child goes over its limits.
-When standard input ends, the server ends.
+Run as ``python -m autograder.kernel.warm FOLDER [MODULE…]`` it imports these modules, or what
+kernels need where none is named, and listens on the Unix socket `socket` in a folder that it
+removes, with all that is in it, when it ends.  A client connects, sends one JSON order and
+descriptors (values connection, log file, and for a kernel its listening sockets), and gets
+``{"pid"}`` and later ``{"exit", "reason"}`` as JSON lines.  A connection is the life line of its
+child: the child and all it started are killed when the client closes it, and when the child goes
+over its limits.  When standard input ends, the server ends.
 """
 
 from __future__ import annotations
@@ -26,49 +27,59 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from autograder.kernel import isolate, usage
 from autograder.kernel.cgroup import Group, Hierarchy, hierarchy
-from autograder.kernel.child import UNCONFINED, Limits, Order, run
+from autograder.kernel.child import PORTS, UNCONFINED, Limits, Order, run
 
 ORDER_LIMIT = 1 << 16
+DESCRIPTORS = 2 + len(PORTS)
 LOOK_SECONDS = 0.25
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def preload() -> None:
-    """Import what every kernel needs, without starting a thread.
+# Not matplotlib's inline backend: it ties itself to the shell that is there at its import.
+KERNELS = (
+    "tensorflow.compat.v1",
+    "numpy.random",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "PIL.Image",
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "ipykernel.kernelapp",
+    "ipykernel.zmqshell",
+    "ipykernel.debugger",
+    "tornado.platform.asyncio",
+    "tornado.queues",
+    "IPython.core.completer",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
+    "IPython.core.pylabtools",
+    "IPython.extensions.storemagic",
+    "sqlite3",
+    "pyseccomp",
+    "autograder.kernel.application",
+    "autograder.kernel.devices",
+    "autograder.kernel.responder",
+    "autograder.kernel.fast_forward",
+    "autograder.kernel.archive",
+    "autograder.kernel.checkpoint",
+    "autograder.kernel.notebook",
+)
 
-    Not matplotlib's inline backend: it ties itself to the shell that is there at its import.
-    """
+
+def preload(modules: Sequence[str]) -> None:
+    """Import what every child needs, and let it prepare; none of it may start a thread."""
     import importlib
 
-    for name in (
-        "tensorflow.compat.v1",
-        "numpy.random",
-        "matplotlib.pyplot",
-        "matplotlib.backends.backend_agg",
-        "PIL.Image",
-        "PIL.JpegImagePlugin",
-        "PIL.PngImagePlugin",
-        "ipykernel.kernelapp",
-        "ipykernel.zmqshell",
-        "ipykernel.debugger",
-        "tornado.platform.asyncio",
-        "tornado.queues",
-        "IPython.core.completer",
-        "IPython.core.debugger",
-        "IPython.core.oinspect",
-        "IPython.core.pylabtools",
-        "IPython.extensions.storemagic",
-        "sqlite3",
-        "pyseccomp",
-        "autograder.kernel.responder",
-        "autograder.kernel.checkpoint",
-    ):
-        importlib.import_module(name)
+    for name in modules:
+        module = importlib.import_module(name)
+        if hasattr(module, "prepare_forks"):
+            module.prepare_forks()
     # What is here stays; a child that looked for garbage in it would copy every page of it.
     gc.collect()
     gc.freeze()
@@ -136,11 +147,11 @@ class WarmServer:
         client.settimeout(5)
         descriptors: list[int] = []
         try:
-            data, descriptors, _, _ = socket.recv_fds(client, ORDER_LIMIT, 2)
+            data, descriptors, _, _ = socket.recv_fds(client, ORDER_LIMIT, DESCRIPTORS)
             fields = json.loads(data)
             order = Order(**{**fields, "limits": Limits(**fields["limits"])})
-            values, log = descriptors
-            self._start(client, order, values, log)
+            values, log, *channels = descriptors
+            self._start(client, order, values, log, channels)
         except (OSError, ValueError, TypeError, KeyError) as error:
             self._tell(client, {"error": f"{error}"})
             client.close()
@@ -148,14 +159,18 @@ class WarmServer:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _start(self, client: socket.socket, order: Order, values: int, log: int) -> None:
+    def _start(
+        self, client: socket.socket, order: Order, values: int, log: int, channels: list[int]
+    ) -> None:
         announced, announce = os.pipe()
         go, start = os.pipe()
+        # Made once, here, for all children.
+        isolate.readable()
         if order.level != UNCONFINED:
-            isolate.forbidden_calls(order.level)  # made once, here, for all children
+            isolate.forbidden_calls(order.level)
         first = os.fork()
         if first == 0:
-            self._become_child(order, values, log, announce, go)
+            self._become_child(order, values, log, channels, announce, go)
         os.close(announce)
         os.close(go)
         try:
@@ -193,11 +208,11 @@ class WarmServer:
         return group
 
     def _become_child(
-        self, order: Order, values: int, log: int, announce: int, go: int
+        self, order: Order, values: int, log: int, channels: list[int], announce: int, go: int
     ) -> NoReturn:
         status = 1
         try:
-            run(order, socket.socket(fileno=values), log, announce, go)
+            run(order, socket.socket(fileno=values), log, channels, announce, go)
             status = 0
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
@@ -239,17 +254,20 @@ class WarmServer:
             client.sendall(json.dumps(message).encode() + b"\n")
 
 
-def main(folder: str) -> None:
+def main(folder: str, *modules: str) -> None:
     """Preload, listen, say ``ready`` on standard output, serve, and remove the folder.
+
+    modules: what to preload; none for what kernels need.
 
     ``ready, memory bounded`` says that Linux bounds the memory of what is forked.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C belongs to the grader
     # Processes that lose their parent become ours, and can be waited for.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    preload()
+    preload(modules or KERNELS)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(f"{folder}/socket")
+    os.chdir(folder)  # the path of a socket may have 107 bytes at most, the folder's any number
+    listener.bind("socket")
     listener.listen(64)
     bounded = hierarchy()
     print("ready, memory bounded" if bounded else "ready", flush=True)
@@ -261,4 +279,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -8,22 +8,28 @@ and the Python interface use this class instead, once `install` has put it in pl
 from __future__ import annotations
 
 import contextlib
-import glob
+import fnmatch
 import os
-from datetime import datetime
+import time
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import nbgrader.apps.api
 import nbgrader.apps.autogradeapp
 import nbgrader.apps.generatefeedbackapp
-from nbgrader.converters import Autograde, BaseConverter, GenerateFeedback
+from dateutil import parser
+from nbgrader.converters import Autograde, BaseConverter
+from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.utils import parse_utc
 
 from autograder.course import Course, write_whole
 from autograder.engine.files import read_regular
-from autograder.errors import INTERRUPTED, CannotGrade
+from autograder.engine.finding import same_letters
+from autograder.engine.pool import one_run
+from autograder.errors import INTERRUPTED, CannotGrade, printable
+from autograder.record.feedback import SerialFeedback
 from autograder.record.locks import OneWriter
 
 # What nbgrader's exchange needs to find whose feedback a page is.
@@ -37,13 +43,14 @@ class _CopiesNothing(BaseConverter):  # type: ignore[misc]
         """Make the folder for the graded notebooks, and leave the student's files alone."""
         folder = Path(self._format_dest(assignment_id, student_id))
         folder.mkdir(parents=True, exist_ok=True)
-        submitted = Path(self._format_source(assignment_id, student_id))
+        course = Course.at(Path(self.coursedir.root))
+        submitted = handed_in_at(course, student_id, assignment_id)
         for name in CARRIED:
             (folder / name).unlink(missing_ok=True)  # it may be read-only
-            if name == "timestamp.txt" and _existing_timestamp(str(submitted)) is None:
+            if name == "timestamp.txt" and time_in(submitted)[0] is None:
                 continue  # nbgrader's next command would stop at it
             with contextlib.suppress(CannotGrade, FileNotFoundError):
-                (folder / name).write_bytes(read_regular(submitted, name, 4096))
+                (folder / name).write_bytes(read_regular(submitted, name, 4096, own_links=True))
 
 
 class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[misc]
@@ -54,7 +61,17 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
     def __init__(self, coursedir: CourseDirectory | None = None, **kwargs: Any) -> None:
         super().__init__(coursedir=coursedir, **kwargs)
         if coursedir is not None:
-            coursedir.get_existing_timestamp = _existing_timestamp
+            coursedir.get_existing_timestamp = self._timestamp
+        self._odd: dict[str, str] = {}
+
+    def _timestamp(self, folder: str) -> datetime | None:
+        """When a submission was handed in, which nbgrader asks of two folders."""
+        path, course = Path(folder), Course.at(Path(self.coursedir.root))
+        if path.absolute().parents[1] == course.root / "submitted":
+            path = handed_in_at(course, path.parent.name, path.name)
+            if said := time_in(path)[1]:
+                self.log.warning("%s", said)
+        return time_in(path)[0]
 
     def init_destination(self, assignment_id: str, student_id: str) -> bool:
         """Decide whether to grade a submission: also when the last run was killed at it."""
@@ -79,22 +96,38 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
     def convert_notebooks(self) -> None:
         """Grade what there is to grade; exit with 130 when interrupted."""
         try:
-            super().convert_notebooks()
+            with one_run():
+                super().convert_notebooks()
         except KeyboardInterrupt:  # nbgrader has said so
             raise SystemExit(INTERRUPTED) from None
+        for student, why in self._odd.items():
+            self.log.error("%s was not graded: %s", printable(student), why)
+        if self._odd:
+            raise NbGraderException("somebody was not graded; what is above says why")
 
     def init_notebooks(self) -> None:
-        """List the released notebooks for each submission, whether handed in or not."""
+        """List the released notebooks for each submission, whether handed in or not.
+
+        A student is named as the folder is, or several by a pattern.
+        """
         course = Course.at(Path(self.coursedir.root))
         wanted = course.notebooks(self.coursedir.assignment_id)
         if self.coursedir.notebook_id != "*":
             wanted = [name for name in wanted if name == self.coursedir.notebook_id]
         self.assignments: dict[str, list[str]] = {}
         self.notebooks: list[str] = []
-        pattern = self._format_source(self.coursedir.assignment_id, self.coursedir.student_id)
-        for folder in glob.glob(pattern):
+        assignment, asked = self.coursedir.assignment_id, self.coursedir.student_id
+        present = course.students(assignment)
+        chosen = [same_letters(asked)] if same_letters(asked) in present else present
+        for student in chosen:
+            if student != same_letters(asked) and not fnmatch.fnmatchcase(student, asked):
+                continue
+            if why := course.odd_name(student):
+                self._odd[student] = why
+                continue
+            folder = self._format_source(assignment, student)
             self.assignments[folder] = [os.path.join(folder, f"{name}.ipynb") for name in wanted]
-        if not self.assignments:
+        if not self.assignments and not self._odd:
             super().init_notebooks()  # says so in nbgrader's words
 
 
@@ -103,22 +136,73 @@ def unfinished(course: Course, assignment: str, student: str) -> Path:
     return course.private / "recording" / assignment / student
 
 
-def _existing_timestamp(folder: str) -> datetime | None:
-    """When a submission was handed in; None when its `timestamp.txt` does not say."""
+def handed_in_at(course: Course, student: str, assignment: str) -> Path:
+    """The folder in which a submission's `timestamp.txt` lies, or would."""
+    folder, only = course.handed_in(student, assignment)
+    places = [folder / name for name in only if (folder / name).is_dir()]
+    stamped = [place for place in [*places, folder] if os.path.lexists(place / "timestamp.txt")]
+    return stamped[0] if stamped else folder
+
+
+# Names of time zones that mean one thing everywhere, in hours from UTC.
+ZONES = {
+    **{"UTC": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3},
+    **{"MSK": 3, "HKT": 8, "SGT": 8, "AWST": 8, "KST": 9, "JST": 9, "AEST": 10, "AEDT": 11},
+    **{"NZST": 12, "NZDT": 13, "EST": -5, "EDT": -4, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8},
+    **{"PDT": -7, "AKST": -9, "AKDT": -8, "HST": -10},
+}
+
+
+def _own_zones() -> dict[str, float]:
+    """The zones of this machine, by the names that they have here, in hours from UTC."""
+    hours = (-time.timezone / 3600, -time.altzone / 3600)
+    return dict(zip((name.upper() for name in time.tzname), hours, strict=True))
+
+
+def time_in(folder: Path) -> tuple[datetime | None, str]:
+    """When a submission was handed in, in UTC without saying so, as nbgrader has it.
+
+    None when its `timestamp.txt` does not say; and what is to be said about that, empty where there
+    is none or all is well.
+    """
     try:
-        text = read_regular(Path(folder), "timestamp.txt", 200).decode()
-        return parse_utc(text.strip()) if text.strip() else None
-    except (CannotGrade, OSError, ValueError, OverflowError):
-        return None
+        text = read_regular(folder, "timestamp.txt", 200, own_links=True).decode().strip()
+    except FileNotFoundError:
+        return None, ""
+    except (CannotGrade, OSError, ValueError):
+        return None, "timestamp.txt cannot be read, so nothing is counted as late"
+    if not text:
+        return None, "timestamp.txt is empty, so nothing is counted as late"
+    unknown: list[str] = []
 
+    def zone(name: str | None, offset: int | None) -> tzinfo:
+        known = {**ZONES, **_own_zones()}
+        if offset is not None or name is None:
+            return timezone(timedelta(seconds=offset or 0))
+        if name.upper() not in known:
+            unknown.append(name)
+        return timezone(timedelta(hours=known.get(name.upper(), 0)))
 
-class SerialFeedback(OneWriter, GenerateFeedback):  # type: ignore[misc]
-    """Writes feedback pages while nobody grades the same submission."""
+    try:
+        *words, last = text.split(" ")
+        if "/" in last and words:  # a zone by its place, as in Asia/Seoul
+            at = parser.parse(" ".join(words)).replace(tzinfo=ZoneInfo(last))
+        else:
+            at = parser.parse(text, tzinfos=zone)
+        at = at.astimezone(UTC)
+    except (ValueError, OverflowError, ZoneInfoNotFoundError):
+        said = f"timestamp.txt does not tell a time ({printable(text, 60)})"
+        return None, f"{said}, so nothing is counted as late"
+    if unknown:
+        said = f"timestamp.txt has a time zone that is not known ({printable(text, 60)})"
+        return None, f"{said}, so nothing is counted as late"
+    return at.replace(tzinfo=None), ""
 
 
 def install() -> None:
     """Let nbgrader's commands, formgrader and Python interface use the classes above."""
     nbgrader.apps.autogradeapp.Autograde = DefiniteAutograde
     nbgrader.apps.api.Autograde = DefiniteAutograde
+    CourseDirectory.get_existing_timestamp = lambda _, folder: time_in(Path(folder))[0]
     nbgrader.apps.generatefeedbackapp.GenerateFeedback = SerialFeedback
     nbgrader.apps.api.GenerateFeedback = SerialFeedback

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,15 @@ class Grade:
     lms_id: str
     points: float | None
     waiting: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """An assignment in the file: what the platform calls it, and points by student."""
+
+    name: str
+    points: dict[str, float | None]
+    possible: float
 
 
 def grades(gradebook: Gradebook, assignment: str) -> tuple[list[Grade], float]:
@@ -67,12 +77,12 @@ def grades(gradebook: Gradebook, assignment: str) -> tuple[list[Grade], float]:
     return sorted(found, key=lambda g: (g.last_name.casefold(), g.student)), possible
 
 
-def written(target: Target, assignment: str, found: list[Grade], possible: float) -> str:
-    """The file for `target`.
+def written(target: Target, columns: list[Column], found: list[Grade]) -> str:
+    """The file for `target`: a line for each of `found`, with a grade in every column.
 
     Who handed in nothing gets no grade, which is not the same as 0.
     """
-    rows = {"moodle": _moodle, "canvas": _canvas}[target](assignment, found, possible)
+    rows = {"moodle": _moodle, "canvas": _canvas}[target](columns, found)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     for number, row in enumerate(rows):
@@ -80,30 +90,33 @@ def written(target: Target, assignment: str, found: list[Grade], possible: float
     return text.getvalue()
 
 
-def _moodle(assignment: str, found: list[Grade], possible: float) -> list[list[str]]:
+def _moodle(columns: list[Column], found: list[Grade]) -> list[list[str]]:
     """One column each for what Moodle can tell users by; the importer asks which to use."""
-    head = ["Username", "ID number", "Email address", "First name", "Last name", assignment]
-    return [
-        head,
-        *(
-            [g.student, g.lms_id, g.email, g.first_name, g.last_name, _number(g.points) or "-"]
-            for g in found
-        ),
-    ]
+    head = ["Username", "ID number", "Email address", "First name", "Last name"]
+    rows = [[*head, *(column.name for column in columns)]]
+    for g in found:
+        points = [_number(column.points[g.student]) or "-" for column in columns]
+        rows.append([g.student, g.lms_id, g.email, g.first_name, g.last_name, *points])
+    return rows
 
 
-def _canvas(assignment: str, found: list[Grade], possible: float) -> list[list[str]]:
+def _canvas(columns: list[Column], found: list[Grade]) -> list[list[str]]:
     """The columns of Canvas' own export; it takes students by ID, then SIS ids, then name.
 
     Canvas reads the leading digits of whatever stands under ID, so only a number may stand there.
     """
-    head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", assignment]
-    rows = [head, ["    Points Possible", "", "", "", "", _number(possible)]]
+    head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
+    possible = [_number(column.possible) for column in columns]
+    rows = [
+        [*head, *(column.name for column in columns)],
+        ["    Points Possible", "", "", "", "", *possible],
+    ]
     for g in found:
         name = ", ".join(filter(None, (g.last_name, g.first_name))) or g.student
         number = g.lms_id if g.lms_id.isascii() and g.lms_id.isdecimal() else ""
         other = "" if number else g.lms_id
-        rows.append([name, number, other, g.student, "", _number(g.points)])
+        points = [_number(column.points[g.student]) for column in columns]
+        rows.append([name, number, other, g.student, "", *points])
     return rows
 
 
@@ -117,19 +130,30 @@ def _inert(cell: str) -> str:
     return f"'{line}" if line.lstrip().startswith(tuple("=+-@＝＋－＠")) and line != "-" else line
 
 
-def export(gradebook: Gradebook, assignment: str, target: str) -> tuple[str, list[str]]:
+def export(
+    gradebook: Gradebook, assignments: list[str], target: str, names: Mapping[str, str]
+) -> tuple[str, list[str]]:
     """The file, and what a person should know about it, line by line.
 
+    names: what the platform calls the column of an assignment, where it is not the same.
     Raises UserError for an unknown target or assignment.
     """
     if target not in ("moodle", "canvas"):
         raise UserError(f"--to {target}: there are exports to moodle and to canvas")
-    found, possible = grades(gradebook, assignment)
+    if strange := sorted(set(names) - set(assignments)):
+        raise UserError(f"--column {strange[0]}: that assignment is not exported")
+    columns, waiting = [], []
+    found: list[Grade] = []
+    for assignment in dict.fromkeys(assignments):
+        found, possible = grades(gradebook, assignment)
+        points = {grade.student: grade.points for grade in found}
+        columns.append(Column(names.get(assignment, assignment), points, possible))
+        waiting += [grade.student for grade in found if grade.waiting]
     remarks = []
-    if waiting := [g.student for g in found if g.waiting]:
-        names = ", ".join(waiting[:5]) + (" …" if len(waiting) > 5 else "")
-        remarks.append(f"answers that nobody has read yet count 0 points so far: {names}")
+    if waiting := list(dict.fromkeys(waiting)):
+        shown = ", ".join(waiting[:5]) + (" …" if len(waiting) > 5 else "")
+        remarks.append(f"answers that nobody has read yet count 0 points so far: {shown}")
     if odd := [g.student for g in found if g.student != _inert(g.student)]:
         remarks.append(f"ids that look like formulas got an apostrophe: {', '.join(odd[:5])}")
     name: Target = "moodle" if target == "moodle" else "canvas"
-    return written(name, assignment, found, possible), remarks
+    return written(name, columns, found), remarks

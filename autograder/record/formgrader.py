@@ -2,7 +2,8 @@
 
 Stock formgrader makes links to notebooks and folders for a server at the root of its address,
 and the Course List opens it in a frame inside JupyterLab, where a Hub service that nobody may
-frame stays blank.  Both are put right here, in the server that runs formgrader.
+frame stays blank.  It calls a student whose name nobody has entered "None, None".  All of this is
+put right here, in the server that runs formgrader.
 """
 
 from __future__ import annotations
@@ -34,6 +35,30 @@ LINKS = """;
     };
 })();
 """
+
+
+# Formgrader's scripts that call a student without a name "None, None", and what they say instead.
+NAMELESS = ("manage_students.js", "manage_submissions.js")
+NAME = 'var name = last_name + ", " + first_name;'
+MENDED = (
+    'var name = [last_name, first_name].filter((part) => part && part !== "None").join(", ")'
+    ' || this.model.get("student") || this.model.get("id");'
+)
+
+
+class NameScript(JupyterHandler):
+    """Serves a script of formgrader's that shows students, mended."""
+
+    def initialize(self, name: str) -> None:
+        """Take the name of the script."""
+        self.name = name
+
+    @web.authenticated
+    def get(self) -> None:
+        """Write the installed script, in which who has no name is called by the account."""
+        text = Path(static_path, "js", self.name).read_text(encoding="utf-8")
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        self.finish(text.replace(NAME, MENDED))
 
 
 class LinkScript(JupyterHandler):
@@ -75,7 +100,11 @@ def _load_jupyter_server_extension(server: Any) -> None:
     stock.HTMLExporter = PageExporter
     base = server.web_app.settings["base_url"]
     script = url_path_join(base, "formgrader/static/js/utils.js")
-    server.web_app.add_handlers(".*$", [(script, LinkScript)])
+    scripts = [
+        (url_path_join(base, f"formgrader/static/js/{name}"), NameScript, {"name": name})
+        for name in NAMELESS
+    ]
+    server.web_app.add_handlers(".*$", [(script, LinkScript), *scripts])
     headers = server.web_app.settings.get("headers", {})
     if "frame-ancestors 'self'" not in headers.get("Content-Security-Policy", ""):
         rule = Rule(_InLab(url_path_join(base, "lab")), OwnTab)

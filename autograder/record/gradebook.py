@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
+import shutil
 import signal
+import sqlite3
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,11 +24,13 @@ from nbgrader.api import MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.apps.baseapp import NbGrader
 from nbgrader.coursedir import CourseDirectory
+from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from autograder.course import Course
-from autograder.errors import UserError
+from autograder.errors import UserError, printable
+from autograder.machine import explained
 
 
 @contextlib.contextmanager
@@ -55,6 +62,13 @@ def _undisturbed() -> Iterator[None]:
         before(*came[0])
 
 
+_OTHER_CELLS = (
+    "source/ has other grade or solution cells than the submissions in the gradebook; give it its "
+    "old cells back, or move gradebook.db away and grade everyone into a new one, which begins "
+    "without the points given by hand"
+)
+
+
 def configuration(course: Course) -> Config:
     """The configuration of nbgrader as its commands see it in the course root.
 
@@ -65,8 +79,15 @@ def configuration(course: Course) -> Config:
     app.load_cwd_config = False
     app.load_config_file()  # what holds for the whole machine, and for this account
     config: Config = app.config.copy()
-    with _inside(course.root):
-        config.merge(PyFileConfigLoader("nbgrader_config.py", str(course.root)).load_config())
+    try:
+        with _inside(course.root):
+            config.merge(PyFileConfigLoader("nbgrader_config.py", str(course.root)).load_config())
+    except Exception as error:  # it is a program, and may end in any way
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(
+            f"{course.root}/nbgrader_config.py{line} stops with {type(error).__name__}: "
+            f"{printable(getattr(error, 'msg', error))}; mend it"
+        ) from error
     own = {
         "CourseDirectory": {"root": str(course.root)},
         "Authenticator": {"plugin_class": "nbgrader.auth.NoAuthPlugin"},
@@ -81,14 +102,57 @@ class Gradebook:
     def __init__(self, course: Course) -> None:
         self.course = course
         self.config = config = configuration(course)
-        self._coursedir = CourseDirectory(config=config)
-        with _inside(course.root):
-            self._api = NbGraderAPI(self._coursedir, config=config)
+        try:
+            self._coursedir = CourseDirectory(config=config)
+            with _inside(course.root):
+                self._api = NbGraderAPI(self._coursedir, config=config)
+        except TraitError as error:
+            raise UserError(f"{course.root}/nbgrader_config.py: {printable(error)}") from error
+        self._see_that_it_is_whole()
         self._api.log.setLevel(logging.ERROR)
 
+    def _see_that_it_is_whole(self) -> None:
+        """Raise UserError for a damaged gradebook, before a command has changed anything."""
+        kind, _, name = str(self._coursedir.db_url).partition(":///")
+        path = self.course.root / name
+        if kind != "sqlite" or not path.exists():
+            return
+        if not path.is_file():
+            raise UserError(explained(IsADirectoryError(errno.EISDIR, "", str(path))))
+        try:
+            with contextlib.closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True)) as file:
+                found = file.execute("pragma quick_check(1)").fetchone()[0]
+        except sqlite3.Error as error:
+            found = str(error)
+        if found != "ok":
+            why = explained(f"(sqlite3.Error) {found}") or explained("(sqlite3.Error) malformed")
+            raise UserError(why.replace("gradebook.db", str(path), 1))
+
+    def version(self) -> object:
+        """Something that changes when the gradebook does; the time where that cannot be seen."""
+        kind, _, name = str(self._coursedir.db_url).partition(":///")
+        try:
+            status = (self.course.root / name).stat() if kind == "sqlite" else None
+        except FileNotFoundError:
+            return None
+        return (status.st_mtime_ns, status.st_size) if status else int(time.monotonic() / 5)
+
     def generate_release(self, assignment: str) -> None:
-        """`nbgrader generate_assignment --force`.  Raises UserError when it fails."""
-        self._run("generate_assignment", assignment, force=True, create=True)
+        """`nbgrader generate_assignment --force`.
+
+        Raises UserError when it fails; the release that was there stays.
+        """
+        release = self.course.release(assignment)
+        with tempfile.TemporaryDirectory(prefix="kit-release-") as folder:
+            before = Path(folder) / assignment
+            if release.is_dir():
+                shutil.copytree(release, before)
+            try:
+                self._run("generate_assignment", assignment, force=True, create=True)
+            except UserError:
+                if before.is_dir() and not release.exists():  # nbgrader removes what it cannot make
+                    shutil.copytree(before, release)
+                raise
 
     def autograde(self, assignment: str, student: str) -> None:
         """`nbgrader autograde --force` for one student.  Raises UserError when it fails."""
@@ -119,9 +183,12 @@ class Gradebook:
         ):
             outcome = getattr(self._api, command)(*args, **kwargs)
         if not outcome["success"]:
-            text = outcome.get("error") or outcome.get("log") or ""
-            lines = [line for line in text.splitlines() if line.strip()]
-            raise UserError(f"nbgrader {command} {' '.join(args)}: {_last(lines)}")
+            texts = [outcome[name] for name in ("error", "log") if outcome.get(name)]
+            lines = [line for line in "".join(texts[:1]).splitlines() if line.strip()]
+            why = next(filter(None, map(explained, texts)), "") or _last(lines)
+            if any("Cannot add or remove cells" in text for text in texts):
+                why = _OTHER_CELLS
+            raise UserError(f"nbgrader {command} {' '.join(args)}: {why}")
 
     def scores(self, assignment: str) -> dict[str, float]:
         """Recorded score per student, as formgrader shows it.
@@ -132,6 +199,7 @@ class Gradebook:
             try:
                 found = gradebook.find_assignment(assignment)
             except MissingEntry as error:
+                self.course.known(assignment)
                 raise UserError(
                     f"the gradebook does not know {assignment} yet; "
                     f"run `nbgrader generate_assignment {assignment} --force` first"

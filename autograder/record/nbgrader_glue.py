@@ -1,9 +1,9 @@
 """What `nbgrader_config.py` puts in nbgrader's place: reading, releasing and grading notebooks.
 
 nbgrader's own commands keep their meaning.  `nbgrader autograde` converts a submission in two
-passes: the first reads the submitted notebook (`SubmissionExporter`), the second fills in the
-results (`RecordResults`) and lets nbgrader save the points.  No student code runs in nbgrader's
-process.
+passes: the first puts the release in its place (`SubmissionExporter`), the second what the engine
+ran, with its results (`RecordResults`), and lets nbgrader save the points.  No student code runs
+in nbgrader's process, and nothing that was handed in is parsed there.
 """
 
 from __future__ import annotations
@@ -22,17 +22,9 @@ from traitlets import Bool
 
 from autograder.course import Course, write_whole
 from autograder.engine.grade import Graded
-from autograder.engine.notebook import (
-    grade_id,
-    is_autograded,
-    is_solution,
-    label,
-    read_submitted,
-    restore,
-)
+from autograder.engine.notebook import grade_id, is_autograded, is_solution, label
 from autograder.engine.pool import Engine
 from autograder.engine.results import SubmissionResult
-from autograder.errors import CannotGrade
 from autograder.record.copies import note_tensors, report_copies
 from autograder.record.outputs import grade_cell_outputs, harmless
 
@@ -70,25 +62,22 @@ class LabelledStubs(ClearSolutions):  # type: ignore[misc]
 
 
 class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
-    """Reads a submitted notebook as data, and restores it to the shape of its release."""
+    """Stands in for a submitted notebook, which only the engine reads, with its release.
+
+    nbgrader converts that twice; the second time `RecordResults` puts what was run in its place.
+    """
 
     def from_filename(
         self, filename: str, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[str, dict[str, Any]]:
-        """Convert a notebook; of one that cannot be read, the release stands in."""
+        """Convert a notebook, or of a submitted one its release."""
         course = Course.at(Path.cwd())
         path = Path(filename)
         # submitted/<student>/<assignment>/<notebook>: from there on a student may have made links
-        if path.absolute().parents[2].resolve() != (course.root / "submitted").resolve():
-            return super().from_filename(filename, resources, **kw)  # type: ignore[no-any-return]
-        assert resources is not None
-        released = course.release(resources["nbgrader"]["assignment"]) / path.name
-        release = nbformat.read(released, as_version=4)
-        try:
-            notebook = restore(read_submitted(path.parent, path.stem), release)
-        except (CannotGrade, FileNotFoundError):
-            notebook = release
-        return self.from_notebook_node(notebook, resources, **kw)  # type: ignore[no-any-return]
+        if path.absolute().parents[2].resolve() == (course.root / "submitted").resolve():
+            assert resources is not None
+            filename = str(course.release(resources["nbgrader"]["assignment"]) / path.name)
+        return super().from_filename(filename, resources, **kw)  # type: ignore[no-any-return]
 
 
 class RecordResults(NbGraderPreprocessor):  # type: ignore[misc]

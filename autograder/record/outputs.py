@@ -17,9 +17,16 @@ TEXT_LIMIT = 20_000
 IMAGE_LIMIT = 2 << 20
 PIXEL_LIMIT = 50_000_000
 COUNT_LIMIT = 200  # outputs of one cell; what is printed in one go is one output
+UNCHANGED = (
+    "This is the notebook as it was handed out, with nothing written in it. "
+    "Did you hand in the right file?"
+)
 # Terminal sequences other than colours (which the notebook template renders).
 _ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.?)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+# Also what turns the direction of writing: a line may look like another, or like the grader's.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def grade_cell_outputs(cell: CellResult, result: NotebookResult) -> list[NotebookNode]:
@@ -37,15 +44,23 @@ def grade_cell_outputs(cell: CellResult, result: NotebookResult) -> list[Noteboo
     ]
 
 
-def _why(result: NotebookResult) -> str:
-    return {
+def why(status: str, reason: str, found: str = "") -> str:
+    """What is to be said about the grading of a notebook; empty when there is nothing.
+
+    found: what was done to find it.
+    """
+    said = {
         "missing": "This notebook was not handed in.",
-        "failed": f"This notebook could not be graded: {result.reason}.",
-    }.get(result.status, f"Note: {result.reason}." if result.reason else "")
+        "not found": f"{reason[:1].upper()}{reason[1:]}.",
+        "failed": f"This notebook could not be graded: {reason}.",
+        "unchanged": UNCHANGED,
+    }.get(status, "")
+    notes = [found, reason if status == "graded" else ""]
+    return " ".join(filter(None, [said, *(f"Note: {note}." for note in notes if note)]))
 
 
 def _text(cell: CellResult, result: NotebookResult) -> str:
-    lines = [text for text in (_why(result), cell.note) if text]
+    lines = [text for text in (why(result.status, result.reason, result.found), cell.note) if text]
     for check in cell.checks:
         lines.append(f"{'✓' if check.passed else '✗'} {check.title}")
         if not check.passed:
@@ -55,7 +70,8 @@ def _text(cell: CellResult, result: NotebookResult) -> str:
 
 def _html(cell: CellResult, result: NotebookResult) -> str:
     """The same with the few tags that nbconvert's sanitizer lets through."""
-    notes = [html.escape(text) for text in (_why(result), cell.note) if text]
+    said = why(result.status, result.reason, result.found)
+    notes = [html.escape(text) for text in (said, cell.note) if text]
     shown = [f"<blockquote>{note}</blockquote>" for note in notes]
     if cell.checks:
         passed = sum(check.passed for check in cell.checks)

@@ -1,101 +1,114 @@
-"""Notebooks as HTML pages that load nothing: formulas are MathML, which browsers typeset.
+"""Notebooks as HTML pages that load nothing, laid out in the sandbox.
 
 A page is opened from disk, in JupyterLab's viewer (which runs no scripts) and in formgrader, on
-Hubs without internet too.  A script that typesets formulas would have to be found in all of them.
+Hubs without internet too.  nbconvert and its parsers run in another process (`kernel.page`), since
+a student's text may cost them any time; here only what nbgrader adds is looked up.
 """
 
 from __future__ import annotations
 
 import html
-import re
+import os
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-import jinja2
-from latex2mathml.converter import convert_to_element
+from jupyter_core.paths import jupyter_path
 from nbconvert.exporters import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.exporters.exporter import Exporter
+from nbformat import NotebookNode
+from traitlets import List
 
-LATEX_LIMIT = 2000  # characters of one formula
-# What MathML Core knows; links, styles and everything else are left out.
-_ELEMENTS = frozenset(
-    """
-    math merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms
-    mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder munderover
-""".split()
-)
-_ATTRIBUTES = frozenset(
-    """
-    accent accentunder columnalign columnspan depth dir display displaystyle fence form height
-    largeop linethickness lspace mathvariant maxsize minsize movablelimits rowspan rspace
-    scriptlevel separator stretchy symmetric voffset width
-""".split()
-)
-# Where a formula stands in the page until all student HTML has been cleaned.
-_PLACE = re.compile(r'<span class="formula-(inline|block)">([^<]*)</span>')
+from autograder.engine.notebook import grade_id
+from autograder.kernel.page import PAGE_SECONDS, as_written
+from autograder.record.rendering import NotRendered, renderer
 
+TEMPLATES = Path(__file__).with_name("templates")
+# Settings that are used here, or stay as they are where the page is made.
+_ELSEWHERE = {"preprocessors", "default_preprocessors", "filters", "enabled"}
 
-def formula(latex: str, display: str) -> str:
-    """MathML of a formula, `display` being "inline" or "block"; its source if that fails."""
-    source = f"<code>{html.escape(latex)}</code>"
-    if len(latex) > LATEX_LIMIT:
-        return source
-    try:
-        math = convert_to_element(latex, display=display)
-    except Exception:  # a student's formula may be anything, and the library's errors are many
-        return source
-    for element in math.iter():
-        if element.tag not in _ELEMENTS:
-            return source
-        for name in set(element.attrib) - _ATTRIBUTES:
-            del element.attrib[name]
-        # The library writes characters as references, and would leave markup in a text as it is.
-        element.text = html.unescape(element.text or "") or None
-        element.tail = html.unescape(element.tail or "") or None
-    math.set("xmlns", "http://www.w3.org/1998/Math/MathML")
-    return ElementTree.tostring(math, encoding="unicode")
-
-
-class _Renderer(IPythonRenderer):  # type: ignore[misc]
-    """Marks formulas; they are converted when the page is complete."""
-
-    def inline_math(self, body: str) -> str:
-        return self._place("inline", body)
-
-    def block_math(self, body: str) -> str:
-        return self._place("block", body)
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return self._place("block", f"\\begin{{{name}}}{body}\\end{{{name}}}")
-
-    def _place(self, display: str, latex: str) -> str:
-        return f'<span class="formula-{display}">{html.escape(latex, quote=False)}</span>'
+_PLAIN = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>pre {{ white-space: pre-wrap; }}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
 
 
 class PageExporter(HTMLExporter):  # type: ignore[misc]
-    """nbconvert's HTML, with formulas as MathML and nothing loaded from elsewhere."""
+    """nbconvert's HTML, with formulas as MathML and nothing loaded from elsewhere.
 
-    def __init__(self, **kw: Any) -> None:
-        templates = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-        super().__init__(extra_loaders=[templates], **kw)
+    What cannot be laid out within bounds is shown as plain text, and the page says so.
+    """
 
-    @jinja2.pass_context
-    def markdown2html(self, context: jinja2.runtime.Context, source: str) -> str:
-        """Render Markdown as nbconvert does, but for formulas."""
-        renderer = _Renderer(
-            escape=False,
-            attachments=context.get("cell", {}).get("attachments", {}),
-            embed_images=self.embed_images,
-            path=context.get("resources", {}).get("metadata", {}).get("path", ""),
-            anchor_link_text=self.anchor_link_text,
-            exclude_anchor_links=self.exclude_anchor_links,
-        )
-        return str(MarkdownWithMath(renderer=renderer).render(source))
+    default_preprocessors = List([])  # they run where the page is made
 
     def from_notebook_node(
         self, nb: Any, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[str, dict[str, Any]]:
         """Convert a notebook to a page."""
-        page, resources = super().from_notebook_node(nb, resources, **kw)
-        return _PLACE.sub(lambda m: formula(html.unescape(m[2]), m[1]), page), resources
+        notebook, found = Exporter.from_notebook_node(self, nb, resources, **kw)
+        known = _data(found)
+        known.get("nbgrader", {}).pop("db_url", None)  # may hold a password, and is of no use there
+        asked = {
+            "notebook": notebook,
+            "resources": known,
+            "settings": self._settings(),
+            "templates": [str(TEMPLATES)],
+        }
+        # Jupyter's own folders are named as well, and hold more than templates.  A link that leads
+        # to them, as in an environment on top of another, is made there as it is here.
+        folders = [path for path in self.template_paths if path not in jupyter_path()]
+        shared = tuple(map(os.path.realpath, filter(os.path.isdir, [str(TEMPLATES), *folders])))
+        unconfined = bool(self.config.RecordResults.get("run_student_code_unconfined", False))
+        reason = ""
+        for seconds in (PAGE_SECONDS, 0.0):
+            try:
+                page = renderer(unconfined).render({**asked, "seconds": seconds}, shared)
+                return page, found
+            except NotRendered as error:
+                reason = str(error)
+        return plain_page(notebook, found, reason), found
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings of nbconvert for the page, as far as they are plain data."""
+        names = {*self.trait_names(config=True), "template_file", "template_paths"}
+        values = {name: getattr(self, name) for name in sorted(names - _ELSEWHERE)}
+        settings: dict[str, Any] = _data(values)
+        return settings
+
+
+def _data(value: Any) -> Any:
+    """A value without what is no JSON: nbconvert adds functions, which the page's maker has."""
+    if isinstance(value, dict):
+        kept = {key: _data(inner) for key, inner in value.items() if isinstance(key, str)}
+        return {key: inner for key, inner in kept.items() if inner is not None}
+    if isinstance(value, list | tuple | set):
+        return [_data(inner) for inner in value]
+    return value if isinstance(value, str | int | float | bool) else None
+
+
+def plain_page(notebook: NotebookNode, resources: dict[str, Any], reason: str) -> str:
+    """A page without any layout: what stands in each cell, and what is said of grade cells."""
+    where = resources.get("nbgrader", resources)
+    title = str(where.get("notebook", where.get("notebook_id", "notebook")))
+    shown = [f"<p><strong>This page is shown as plain text: it {html.escape(reason)}.</strong></p>"]
+    said = where.get("page", {})
+    shown += [f"<p>{html.escape(said[key])}</p>" for key in ("note", "reason") if said.get(key)]
+    if "score" in where and "max_score" in where:
+        shown.append(f"<p>{where['score']:g} of {where['max_score']:g} points</p>")
+    for cell in notebook.cells:
+        if grade_id(cell):
+            shown.append(f"<h2>{html.escape(str(grade_id(cell)))}</h2>")
+        texts = [cell.source]
+        for output in cell.get("outputs", []):
+            texts.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
+        shown += [f"<pre>{as_written(text)}</pre>" for text in texts if text]
+    return _PLAIN.format(title=html.escape(title), body="\n".join(shown))

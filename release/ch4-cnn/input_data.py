@@ -12,11 +12,6 @@ The four idx files are looked for in this order:
 2. the folder named by the environment variable MNIST_DIR;
 3. `data/mnist` in the current folder or any folder above it;
 4. TensorFlow's own downloader (it needs the network once; works on Colab).
-
-The step limit. When the environment variable TRAINING_STEP_LIMIT holds a number n
-while a data set is made, its `train.next_batch` gives n batches and then raises
-`TrainingStopped`. The grader sets it, so that it can watch a training loop for a few
-steps without repeating all of it. Where it is not set, there is no limit.
 """
 
 import gzip
@@ -51,18 +46,12 @@ class DamagedFile(_OneLine, ValueError):
     """A file was found but is not the idx file that its name promises."""
 
 
-class TrainingStopped(_OneLine, Exception):
-    """`train.next_batch` has given the TRAINING_STEP_LIMIT batches it may give."""
-
-
 class DataSet:
     """Images with their labels, and batches of them in random order."""
 
-    def __init__(self, images, labels, rng=None, step_limit=None):
+    def __init__(self, images, labels, rng=None):
         self.images = images
         self.labels = labels
-        self.step_limit = step_limit
-        self.batches_drawn = 0
         self._rng = np.random.default_rng() if rng is None else rng
         self._waiting = np.empty(0, dtype=np.int64)
 
@@ -79,16 +68,10 @@ class DataSet:
         """
         if batch_size < 1:
             raise ValueError(f"next_batch({batch_size}): ask for at least 1 example")
-        if self.step_limit is not None and self.batches_drawn >= self.step_limit:
-            raise TrainingStopped(
-                f"stopped after {self.step_limit} batches, as the environment "
-                "variable TRAINING_STEP_LIMIT asks"
-            )
         while len(self._waiting) < batch_size:
             epoch = self._rng.permutation(self.num_examples)
             self._waiting = np.concatenate([self._waiting, epoch])
         rows, self._waiting = np.split(self._waiting, [batch_size])
-        self.batches_drawn += 1
         return self.images[rows], self.labels[rows]
 
 
@@ -102,11 +85,11 @@ class DataSets:
 
 def read_data_sets(directory=".", one_hot=False, seed=None):
     """MNIST as `.train` and `.test`; the same `seed` gives the same batches."""
-    limit = _step_limit()
     raw = _from_folders(directory) or _from_tensorflow()
-    train_rng, test_rng = np.random.default_rng(seed).spawn(2)
+    # NumPy before 1.25 has no Generator.spawn; this draws the same.
+    train_rng, test_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
 
-    def part(name, rng, step_limit):
+    def part(name, rng):
         images, labels = raw[f"{name}_images"], raw[f"{name}_labels"]
         if len(images) != len(labels) or not len(images):
             raise DamagedFile(
@@ -117,18 +100,9 @@ def read_data_sets(directory=".", one_hot=False, seed=None):
         answers = labels.astype(np.int64)
         if one_hot:
             answers = np.eye(CLASSES, dtype=np.float32)[answers]
-        return DataSet(pixels, answers, rng, step_limit)
+        return DataSet(pixels, answers, rng)
 
-    return DataSets(part("train", train_rng, limit), part("test", test_rng, None))
-
-
-def _step_limit():
-    text = os.environ.get("TRAINING_STEP_LIMIT", "").strip()
-    if not text:
-        return None
-    if not text.isdecimal():
-        raise ValueError(f"TRAINING_STEP_LIMIT is {text!r}, expected a whole number")
-    return int(text)
+    return DataSets(part("train", train_rng), part("test", test_rng))
 
 
 def _from_folders(directory):

@@ -2,21 +2,31 @@
 
 A check looks at a name of the notebook and says in one line what it is, what was
 wanted, and why. It sees names, types, shapes and numbers that are no secret; it does
-not know the solution. In a notebook these lines appear without a traceback.
+not know the solution. In a notebook these lines appear without a traceback, and what
+is missing because its cell stopped is said to be that.
+
+At the end of a notebook, `before_you_hand_in` sums up the folder.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
+from operator import is_
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 __all__ = [
     "CheckFailed",
     "NotDoneYet",
+    "before_you_hand_in",
     "done",
     "expect",
     "expect_array",
@@ -129,20 +139,109 @@ def _notebook() -> dict[str, Any]:
 
 
 def _need(notebook: dict[str, Any], names: Sequence[str], cell: str) -> Any:
-    """The value of the last name, once all of them are there."""
+    """The value of the last name, once all of them are there and made by this cell."""
     missing = [name for name in names if notebook.get(name) is None]
     if missing:
         raise _not_done(missing, cell)
+    unread = _why_not(names, cell, SyntaxError)
+    if unread:  # then the names are left from an older version of the cell
+        raise CheckFailed(unread)
+    for name in names:
+        _see_that_it_is_new(name, notebook[name], cell)
     return notebook[names[-1]]
 
 
-def _not_done(names: Sequence[str], cell: str) -> NotDoneYet:
+def _not_done(names: Sequence[str], cell: str) -> NotDoneYet | CheckFailed:
+    stopped = _why_not(names, cell, BaseException)
+    if stopped:
+        return CheckFailed(stopped)
     return NotDoneYet(f"not done yet: write {_listed(names)} in cell [{cell}] first")
 
 
 def _listed(names: Sequence[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+# Cells that stopped -----------------------------------------------------------------
+
+
+class _Stopped(NamedTuple):
+    """A cell whose last run ended with an error, and what there is to say about it."""
+
+    source: str
+    kind: type[BaseException]
+    text: str
+
+
+_LABEL = re.compile(r"^# \[(.+?)\]", re.MULTILINE)
+_LONGEST = 200  # characters of an error's message
+_stopped: dict[str, _Stopped] = {}  # by cell
+_last = ""  # the cell that ran last
+
+
+def _remember(result: Any) -> None:
+    """Keep how a cell ended; IPython calls this behind every one."""
+    global _last
+    source = str(getattr(result.info, "raw_cell", ""))
+    # Not every front end tells which cell it is; then its first line does.
+    cell = getattr(result.info, "cell_id", None) or source.strip().partition("\n")[0]
+    _last = cell
+    _stopped.pop(cell, None)
+    error = result.error_before_exec or result.error_in_exec
+    if error is not None and not isinstance(error, NotImplementedError | CheckFailed):
+        _stopped[cell] = _Stopped(source, type(error), _what_happened(error))
+
+
+def _what_happened(error: BaseException) -> str:
+    kind = type(error).__name__
+    article = "an" if kind[0] in "AEIOU" else "a"
+    if isinstance(error, SyntaxError):
+        line = f", `{error.text.strip()[:60]}`" if error.text else ""
+        return f"has {article} {kind} in line {error.lineno}{line}: {error.msg}"
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_name == "<module>" and trace.tb_frame.f_globals.get("__name__") == "__main__":
+            line = f" in line {trace.tb_lineno}"
+            break
+        trace = trace.tb_next
+    message = (str(error).strip().splitlines() or [""])[0][:_LONGEST]
+    return f"stopped{line} with {article} {kind}{': ' if message else ''}{message}"
+
+
+def _why_not(names: Sequence[str], cell: str, kind: type[BaseException]) -> str:
+    """Why a cell that should make one of these names did not; empty if there is no reason."""
+    for key, stopped in _stopped.items():
+        label = _LABEL.search(stopped.source)
+        # A cell that has lost its label is believed only right before the check.
+        mine = label[1] == cell if label else key == _last
+        speaks = any(re.search(rf"\b{re.escape(n)}\b", stopped.source) for n in names)
+        if mine and speaks and issubclass(stopped.kind, kind):
+            return f"cell [{cell}] {stopped.text}" if label else f"the cell before {stopped.text}"
+    return ""
+
+
+# Figures of earlier cells -----------------------------------------------------------
+
+_figures: dict[str, tuple[Any, list[Any]]] = {}  # by cell: a figure and what it shows
+
+
+def _see_that_it_is_new(name: str, value: Any, cell: str) -> None:
+    """Stop if this is a figure that was checked as that of another cell."""
+    if not (hasattr(value, "axes") and hasattr(value, "savefig")):
+        return
+    shows = [artist for axes in value.axes for artist in axes.get_children()]
+    shows += [image.get_array() for axes in value.axes for image in axes.images]
+    for other, (figure, showed) in _figures.items():
+        same = value is figure and len(shows) == len(showed)
+        if other != cell and same and all(map(is_, shows, showed)):
+            stopped = _why_not([name], cell, BaseException)
+            if stopped:
+                raise CheckFailed(stopped)
+            message = f"not done yet: {name} is still the picture of cell [{other}]"
+            raise NotDoneYet(f"{message}: draw that of [{cell}]")
+    _figures[cell] = value, shows
 
 
 # Shapes, dtypes and values ----------------------------------------------------------
@@ -234,6 +333,125 @@ def _because(message: str, why: str) -> str:
     return f"{message}: {why}" if why else message
 
 
+# Before handing in ------------------------------------------------------------------
+
+NOTEBOOKS = (
+    "1-orenist-filter.ipynb",
+    "2-orenist-classification.ipynb",
+    "3-orenist-dynamic-filter.ipynb",
+    "4-mnist-training.ipynb",
+    "5-mnist-filters.ipynb",
+)
+_PREFIX = "mdc_session-4000"
+_INDEX, _VALUES = f"{_PREFIX}.index", f"{_PREFIX}.data-00000-of-00001"
+CHECKPOINT = ("checkpoint", _INDEX, _VALUES)
+_TODO = re.compile(r"^[ \t]*raise NotImplementedError\(.*?TODO \[(.+?)\]", re.MULTILINE)
+_UNANSWERED = "YOUR ANSWER HERE"
+_LOOKED_AT = 10_000  # names in the folder
+
+_Row = tuple[bool, str]  # whether it can be handed in, and what there is to say about it
+
+
+def before_you_hand_in() -> None:
+    """Print what of a submission lies in this folder, and what of it is not finished.
+
+    It decides nothing: whatever the folder holds, no error is raised and no point depends on it.
+    """
+    notebooks, files = list(NOTEBOOKS), list(CHECKPOINT)
+    if not any(map(_is_there, notebooks)):
+        notebooks = []
+        files = [name for name in files if _is_there(name)]
+        where = "where this cell runs"
+        if "google.colab" in sys.modules:
+            where = "on Colab's machine; take each with File → Download → Download .ipynb"
+        print(f"Before you hand in: there are no notebooks to look at {where}.")
+    else:
+        print("Before you hand in: this folder as it was last saved (Ctrl+S saves).")
+    rows = {name: _row(_look_at_notebook, name) for name in notebooks}
+    looks = {"checkpoint": _look_at_list, _INDEX: _look_at_index, _VALUES: _look_at_values}
+    rows |= {name: _row(looks[name], name) for name in files}
+    for name, (fine, text) in rows.items():
+        print(f"{'✓' if fine else '✗'} {name:37} {text}")
+    if not all(fine for fine, _ in rows.values()):
+        print("Lines with ✗ are not finished yet, or would be missing.")
+    elif notebooks:
+        print("Nothing is missing: hand in these eight files.")
+
+
+def _row(look: Callable[[Path], _Row], name: str) -> _Row:
+    try:
+        path = Path(name)
+        if not path.is_file():
+            return False, _missing(name)
+        return look(path) if path.stat().st_size else (False, "is empty")
+    except Exception as error:  # a folder may hold anything
+        return False, f"cannot be read ({type(error).__name__})"
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False
+
+
+def _missing(name: str) -> str:
+    names = sorted(path.name for path in islice(Path().iterdir(), _LOOKED_AT))
+    if name in names:
+        return "is no file"
+    stem, _, kind = name.rpartition(".")
+    alike = [n for n in names if name in NOTEBOOKS and stem in n and n.endswith(f".{kind}")]
+    if alike:
+        return f"not under this name, but as {alike[0]!a}: rename it"
+    steps = [int(n[12:-6]) for n in names if re.fullmatch(r"mdc_session-\d{1,6}\.index", n)]
+    if name == _INDEX and steps:
+        return f"not here; the last step here is {max(steps)}"
+    return "not here" if name in NOTEBOOKS else "not here: notebook 4 writes it"
+
+
+def _look_at_notebook(path: Path) -> _Row:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    todo = [f"[{label}]" for label in dict.fromkeys(_TODO.findall(text))]
+    if any("".join(c["source"]).strip() == _UNANSWERED for c in cells):
+        todo.append("the question in words")
+    more = [f"and {len(todo) - 3} more"] if len(todo) > 3 else []
+    return not todo, f"not done: {', '.join(todo[:3] + more)}" if todo else "every cell is written"
+
+
+def _look_at_list(path: Path) -> _Row:
+    fine = f'{_PREFIX}"' in path.read_text("utf-8")
+    return fine, "names step 4000" if fine else "does not name step 4000"
+
+
+def _look_at_index(path: Path) -> _Row:
+    _bytes_of_values()  # or it cannot be read
+    return True, "is here"
+
+
+def _look_at_values(path: Path) -> _Row:
+    size = path.stat().st_size
+    try:
+        wanted = _bytes_of_values()
+    except Exception:  # then the index has a line of its own
+        wanted = None
+    if wanted not in (None, size):
+        text = f"{size} bytes instead of {wanted}: it was cut off, or is of another training"
+        return False, text
+    return True, f"{size / 1e6:.1f} MB" + (", whole" if wanted else "")
+
+
+def _bytes_of_values() -> int | None:
+    """What the index says that the values take; None where TensorFlow is not loaded."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return None
+    reader = tensorflow.train.load_checkpoint(f"./{_PREFIX}")
+    types = reader.get_variable_to_dtype_map()
+    shapes = reader.get_variable_to_shape_map()
+    return sum(types[name].size * math.prod(shapes[name]) for name in shapes)
+
+
 # One line instead of a traceback ----------------------------------------------------
 
 
@@ -257,8 +475,8 @@ def _show_one_line(
     if not ours and not _is_stub(error, shell.user_global_ns):
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return []
-    colour = 31 if isinstance(error, CheckFailed) else 33
-    lines = [f"\x1b[{colour}m{str(error) or 'not done yet'}\x1b[0m"]
+    # No colours: no two of them can be read on every theme's ground.
+    lines = [str(error) or "not done yet"]
     shell._showtraceback(kind, error, lines)
     return lines
 
@@ -268,6 +486,7 @@ def _install() -> None:
     shell = ipython.get_ipython() if ipython else None
     if shell is not None:
         shell.set_custom_exc((NotImplementedError, CheckFailed), _show_one_line)
+        shell.events.register("post_run_cell", _remember)
 
 
 _install()

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from autograder.checks.ch4_cnn import reference
-from autograder.engine.values import NoValue, Session, Values
+from autograder.engine.figure import Figure
+from autograder.engine.values import NoValue, Session, TrainingLog, Values
 
 Array = np.ndarray[Any, Any]
+TOLERANCE = 1e-4
 
 
 class Notebook:
@@ -21,20 +23,25 @@ class Notebook:
 
     def __init__(self, values: Values) -> None:
         self._values = values
+        self._figures: dict[str, Figure] = {}
 
     def array(self, name: str) -> Array:
-        """A NumPy array (or a list of numbers) of the notebook."""
-        try:
-            return np.asarray(self._values.value(name), dtype=float)
-        except (TypeError, ValueError) as error:
-            raise NoValue(f"{name} is not an array of numbers") from error
+        """A NumPy array of the notebook."""
+        value = self._values.value(name)
+        if not isinstance(value, np.ndarray):
+            raise NoValue(f"{name} is a {type(value).__name__}, expected a NumPy array")
+        return _numbers(value, f"{name} is not an array of numbers")
 
     def number(self, name: str) -> float:
         """A single number of the notebook."""
-        value = self.array(name)
+        value = _numbers(self._values.value(name), f"{name} is not a number")
         if value.ndim:
             raise NoValue(f"{name} has shape {value.shape}, expected one number")
         return float(value)
+
+    def whole(self, name: str) -> int:
+        """A whole number of the notebook, of a type for whole numbers."""
+        return _whole(self._values.value(name), name)
 
     def value(self, name: str) -> Any:
         """Any plain value of the notebook."""
@@ -46,13 +53,35 @@ class Notebook:
 
     def result(self, name: str, *args: Any) -> Array:
         """What the notebook's function returns, as an array."""
+        return _numbers(self._returned(name, *args), f"{name}(…) does not return numbers")
+
+    def number_of(self, name: str, *args: Any) -> float:
+        """The single number that the notebook's function returns."""
+        found = self.result(name, *args)
+        if found.ndim:
+            raise NoValue(f"{name}(…) has shape {found.shape}, expected one number")
+        return float(found)
+
+    def floats(self, name: str, *args: Any) -> Array:
+        """The same, where the text asks for floats."""
+        found = np.asarray(self._returned(name, *args))
+        if found.dtype.kind != "f":
+            raise NoValue(f"{name}(…) returns {found.dtype.name}, expected floats")
+        return found.astype(float)
+
+    def whole_result(self, name: str, *args: Any) -> int:
+        """What the notebook's function returns, of a type for whole numbers."""
+        return _whole(self._returned(name, *args), f"{name}(…)")
+
+    def returns(self, name: str) -> dict[str, Any]:
+        """Kind, type, shape and dtype of what a function without arguments returns."""
+        return self._values.describe_call(name)
+
+    def _returned(self, name: str, *args: Any) -> Any:
         found = self._values.call(name, *args)
         if found is None:
             raise NoValue(f"{name}(…) returns nothing: is its last line a return?")
-        try:
-            return np.asarray(found, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise NoValue(f"{name}(…) does not return numbers") from error
+        return found
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Static shape of a tensor, −1 for what is open; None when nothing is known."""
@@ -73,41 +102,11 @@ class Notebook:
             raise NoValue(f"{name} is not there: not done yet, or under another name")
         return found
 
-    # -- pictures --------------------------------------------------------------------------
-
-    def pictures(self, name: str = "fig") -> list[Array]:
-        """Every image that a figure shows, in drawing order."""
-        axes = self._values.figure(name)
-        return [np.asarray(image, float) for ax in axes for image in ax.get("images", [])]
-
-    def shows(self, wanted: list[Array], name: str = "fig") -> float:
-        """Share of the `wanted` images that a figure shows."""
-        shown: dict[tuple[int, ...], list[Array]] = {}
-        for picture in self.pictures(name):
-            shown.setdefault(picture.shape, []).append(picture)
-        stacks = {shape: np.stack(pictures) for shape, pictures in shown.items()}
-        found = sum(
-            image.shape in stacks and bool(alike(image, stacks[image.shape]).any())
-            for image in wanted
-        )
-        return found / len(wanted)
-
-    def scatters(self, name: str = "fig") -> list[tuple[Array, Array]]:
-        """Per scatter of a figure: its points (n, 2) and the outline of its marker."""
-        groups = [group for ax in self._values.figure(name) for group in ax.get("points", [])]
-        return [
-            (np.asarray(group["offsets"], float), np.asarray(group["vertices"], float))
-            for group in groups
-            if np.ndim(group["offsets"]) == 2
-        ]
-
-    def bars(self, name: str = "fig") -> list[tuple[Array, tuple[float, float]]]:
-        """Per axes with bars: the bars (n, 2) as position and height, and its y limits."""
-        return [
-            (np.asarray(ax["bars"], float), (float(ax["ylim"][0]), float(ax["ylim"][1])))
-            for ax in self._values.figure(name)
-            if len(ax.get("bars", []))
-        ]
+    def figure(self, name: str = "fig") -> Figure:
+        """What a figure of the notebook shows; it is asked once."""
+        if name not in self._figures:
+            self._figures[name] = self._values.figure(name)
+        return self._figures[name]
 
 
 class Graph(Notebook):
@@ -199,6 +198,16 @@ class Running:
         feed = {"x": images.astype(np.float32), "t": labels.astype(np.float32)}
         self._session.step("train_step", feed, steps)
 
+    def count_steps(self, steps: int) -> None:
+        """Let whole numbers that the graph counts with, a global step for example, be `steps`."""
+        counters = {
+            str(variable["name"]): np.array(steps, variable["dtype"])
+            for variable in self._graph.variables()
+            if not variable["shape"] and variable["dtype"] in ("int32", "int64")
+        }
+        if counters:
+            self._session.assign(**counters)
+
     def weight(self, name: str) -> Array:
         """The value of the variable that the notebook calls `name`."""
         return self._session.variable_values(self._graph.graph_name(name))[0]
@@ -207,6 +216,10 @@ class Running:
         """Whether every variable of the graph, the optimizer's too, has a value."""
         names = [str(variable["name"]) for variable in self._graph.variables()]
         return all(self._session.initialised(*names))
+
+    def log(self) -> TrainingLog:
+        """The training steps that the notebook has run in it."""
+        return self._session.training_log()
 
     def adam_steps(self) -> float:
         """How many steps Adam has done since the session was initialised; 0 without Adam."""
@@ -221,12 +234,33 @@ class Running:
         return dict(zip(names, values, strict=True))
 
 
+def lent(array: Array) -> dict[str, Array]:
+    """An argument for a function: an array that can only be read, and has gaps in memory."""
+    return {"lent": array}
+
+
+def _numbers(value: Any, reason: str) -> Array:
+    """A value as an array of float64, or NoValue with the reason."""
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise NoValue(reason) from error
+
+
+def _whole(value: Any, name: str) -> int:
+    number = np.asarray(value)
+    if number.ndim or number.dtype.kind not in "iu":
+        kind = type(value).__name__ if number.ndim == 0 and number.dtype.kind != "f" else "float"
+        raise NoValue(f"{name} is a {kind}, expected an int: it counts")
+    return int(number)
+
+
 def counts_steps(name: str) -> bool:
     """Whether this is the variable in which Adam counts, by its name in a graph or checkpoint."""
     return name.endswith("beta2_power")
 
 
-def same(one: Array, other: Array, tolerance: float = 1e-4) -> bool:
+def same(one: Array, other: Array, tolerance: float = TOLERANCE) -> bool:
     """Whether two arrays have one shape and are equal but for rounding.
 
     `tolerance` is absolute for values up to 1, relative beyond: float32 sums of a few
@@ -235,7 +269,7 @@ def same(one: Array, other: Array, tolerance: float = 1e-4) -> bool:
     return one.shape == other.shape and bool(alike(one, other[None], tolerance)[0])
 
 
-def alike(one: Array, others: Array, tolerance: float = 1e-4) -> Array:
+def alike(one: Array, others: Array, tolerance: float = TOLERANCE) -> Array:
     """Whether `one` (…) is the `same` as each of `others` (n, …): (n,) booleans."""
     if not np.isfinite(one).all():
         return np.zeros(len(others), bool)

@@ -4,12 +4,16 @@
     python -m autograder.checks.ch4_cnn.measure early 40
     python -m autograder.checks.ch4_cnn.measure first 40
     python -m autograder.checks.ch4_cnn.measure mnist 14
+    python -m autograder.checks.ch4_cnn.measure samples 400
 
 runs the solution cells of `source/ch4-cnn` under so many random seeds and keeps what it
 finds in `measured.json`; seeds that are there already are not run again, so it can be
 interrupted.  `mnist` is the whole training of 4000 steps (a few minutes each), `early` what
 the grader sees of it: its own few steps on its own few digits.  `first` is as many steps on the
 first batch alone, a mistake that must not look like learning.
+
+`samples` draws what the checks of layers, losses and accuracies draw, and measures how far from the
+right answer wrong functions are on it, and right ones that are rounded otherwise.
 """
 
 from __future__ import annotations
@@ -23,8 +27,15 @@ from typing import Any
 import nbformat
 import numpy as np
 
-from autograder.checks.ch4_cnn import TRAIN_ROWS, TRAINING_STEPS
-from data import mnist, orenist
+from autograder.checks.ch4_cnn import TRAIN_ROWS, TRAINING_STEPS, reference
+from autograder.checks.ch4_cnn.adapter import TOLERANCE
+from autograder.checks.ch4_cnn.common import (
+    TrainingChecks,
+    faint_and_bright,
+    pooled_by,
+    some_labels,
+)
+from autograder.data import mnist, orenist
 
 BATCH = 100
 RECORD = Path(__file__).with_name("measured.json")
@@ -86,6 +97,122 @@ def digit_run(seed: int, steps: int, rows: int) -> float:
     return accuracy
 
 
+def distances(seed: int) -> dict[str, float]:
+    """How far from right functions are on the samples of this seed, in tolerances of the checks.
+
+    A "right …" one must be closer than 1, everything else farther away.
+    """
+    rng = np.random.default_rng(seed)
+    checks = TrainingChecks
+    images, _ = checks.images(rng)
+    weights = checks.some_weights(rng)
+    bright = faint_and_bright(images[:6]).reshape(-1, 28, 28, 1)
+    found: dict[str, float] = {}
+    for filters, kernel in (
+        ("given filters", reference.edge_kernels()),
+        ("filters at their start", np.clip(rng.normal(0, 0.1, (5, 5, 1, 2)), -0.2, 0.2)),
+    ):
+        raw = reference.convolve(bright, kernel)
+        maps = np.abs(raw)
+        kept = reference.cut_off(maps)
+        network = {"W_conv": kernel, **weights}
+        made = layers(network, images)
+        single = layers({k: v.astype(np.float32) for k, v in network.items()}, images)
+        pairs = {
+            "no abs": (raw, maps),
+            "relu for abs": (np.maximum(raw, 0), maps),
+            "nothing cut off": (maps, kept),
+            "cut, not shifted": (np.where(maps >= 0.2, maps, 0), kept),
+            "average pooling": (pooled_by(kept, np.mean), reference.max_pool(kept)),
+            "first pixel": (kept[:, ::2, ::2], reference.max_pool(kept)),
+            "pooled too early": (reference.max_pool(maps), reference.max_pool(kept)),
+            "no activation": (made["response"], made["hidden"]),
+            "relu for tanh": (np.maximum(made["response"], 0), made["hidden"]),
+            "sigmoid for tanh": (1 / (1 + np.exp(-made["response"])), made["hidden"]),
+            "no b2": (np.tanh(made["response"] - weights["b2"]), made["hidden"]),
+            "b2 outside": (
+                np.tanh(made["response"] - weights["b2"]) + weights["b2"],
+                made["hidden"],
+            ),
+            "no b0": (reference.softmax(made["logits"] - weights["b0"]), made["p"]),
+            "softmax twice": (reference.softmax(made["p"]), made["p"]),
+            "softmax over the images": (reference.softmax(made["logits"].T).T, made["p"]),
+            "right layers": (single["hidden"], made["hidden"]),
+            "right probabilities": (single["p"], made["p"]),
+        }
+        found |= {f"{name}, {filters}": distance(*pair) for name, pair in pairs.items()}
+        noise = checks.noise(rng)
+        network |= checks.balanced(weights, layers(network, noise)["hidden"])
+        judged = shares(layers(network, noise)["p"], rng)
+        found |= {f"{name}, {filters}": how_far for name, how_far in judged.items()}
+    return found
+
+
+def layers(weights: dict[str, Any], images: Any) -> dict[str, Any]:
+    """The stroke network's layers behind the pooling, for images (n, 784)."""
+    maps = np.abs(reference.convolve(images.reshape(-1, 28, 28, 1), weights["W_conv"]))
+    flat = reference.max_pool(reference.cut_off(maps)).reshape(len(images), -1)
+    response = flat @ weights["w2"] + weights["b2"]
+    hidden = np.tanh(response)
+    logits = hidden @ weights["w0"] + weights["b0"]
+    return {
+        "response": response,
+        "hidden": hidden,
+        "logits": logits,
+        "p": reference.softmax(logits),
+    }
+
+
+def distance(answer: Any, wanted: Any) -> float:
+    """The largest difference between arrays of one shape, in tolerances of `adapter.same`."""
+    return float((np.abs(answer - wanted) / (TOLERANCE * (1 + np.abs(wanted)))).max())
+
+
+def shares(p: Any, rng: np.random.Generator) -> dict[str, float]:
+    """How far off wrong accuracies and losses are, on labels made for p (n, classes)."""
+    n = len(p)
+    most, least = p.argmax(axis=1), p.argmin(axis=1)
+    second = np.argsort(-p, axis=1)[:, 1]
+    found: dict[str, float] = {}
+    for labels in some_labels(p, rng):
+        right = labels.argmax(axis=1)
+        share = reference.accuracy(p, labels)
+        loss = reference.cross_entropy(p, labels)
+        wrong = {
+            "argmax along the images": ((p.argmax(axis=0) == labels.argmax(axis=0)).mean(), share),
+            "argmin": ((least == right).mean(), share),
+            "share of the wrong": ((most != right).mean(), share),
+            "rounded p": ((np.round(p) == labels).mean(), share),
+            "among the first two": (((most == right) | (second == right)).mean(), share),
+            "summed over all classes": (-np.log(p).sum(), loss),
+            "mean for sum": (loss / n, loss),
+            "squared error": (((p - labels) ** 2).sum(), loss),
+        }
+        for k in range(p.shape[1]):
+            wrong[f"class {k} for all"] = (labels[:, k].mean(), share)
+        for name, pair in wrong.items():
+            found[name] = max(found.get(name, 0.0), distance(*map(np.asarray, pair)))
+    return found
+
+
+def summed_up(count: int) -> dict[str, dict[str, float]]:
+    """By function: of so many seeds, its distances' decimal logarithms."""
+    measured: dict[str, list[float]] = {}
+    for seed in range(count):
+        for name, how_far in distances(seed).items():
+            measured.setdefault(name, []).append(float(np.log10(max(how_far, 1e-9))))
+    return {
+        name: {
+            "seeds": count,
+            "least": round(min(logs), 3),
+            "mean": round(float(np.mean(logs)), 3),
+            "most": round(max(logs), 3),
+            "deviation": round(float(np.std(logs, ddof=1)), 3),
+        }
+        for name, logs in measured.items()
+    }
+
+
 OCE = ("oce-03-edge-filter", "oce-04-graph", "oce-05-layers", "oce-06-training")
 ODE = ("ode-03-graph", "ode-04-layers", "ode-05-training")
 
@@ -107,6 +234,10 @@ def one(kind: str, seed: int) -> dict[str, Any]:
 def main(kind: str, count: int) -> None:
     """Measure seeds 0 … count−1 of `kind`, and keep each at once."""
     record = json.loads(RECORD.read_text())
+    if kind == "samples":
+        record[kind] = summed_up(count)
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        return
     for seed in range(count):
         if str(seed) in record[kind]:
             continue

@@ -104,6 +104,50 @@ def digit_probabilities(weights: dict[str, Array], images: Array, batch: int = 2
     return np.concatenate(out)
 
 
+def filter_gradient(images: Array, slopes: Array, kernel_size: int) -> Array:
+    """The gradient by a kernel (k, k, 1, f) of what is built on `convolve`.
+
+    images: (n, h, w, 1).  slopes: (n, h, w, f), the gradient by the convolution's result.
+    """
+    border = kernel_size // 2
+    padded = np.pad(images[..., 0], ((0, 0), (border, border), (border, border)))
+    windows = sliding_window_view(padded, slopes.shape[1:3], axis=(1, 2))
+    gradient: Array = np.einsum("nabhw,nhwf->abf", windows, slopes, optimize=True)
+    return gradient[:, :, None, :]
+
+
+def unpool(maps: Array, slopes: Array) -> Array:
+    """The gradient by `maps` (n, h, w, c), from that by their `max_pool` (n, h/2, w/2, c).
+
+    All of it goes to the first of the largest pixels of each block.
+    """
+    n, h, w, c = maps.shape
+    blocks = maps.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 4)
+    spread = np.zeros_like(blocks)
+    spread[np.arange(len(blocks)), blocks.argmax(axis=1)] = slopes.reshape(-1)
+    back: Array = spread.reshape(n, h // 2, w // 2, c, 2, 2).transpose(0, 1, 4, 2, 5, 3)
+    return back.reshape(maps.shape)
+
+
+class Adam:
+    """The steps of Adam for one variable, as tf.train.AdamOptimizer does them by default."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._steps = 0
+        self._mean: Array = np.zeros(1)
+        self._square: Array = np.zeros(1)
+
+    def step(self, gradient: Array) -> Array:
+        """How far the variable moves for its gradient; both of one shape."""
+        self._steps += 1
+        self._mean = 0.9 * self._mean + 0.1 * gradient
+        self._square = 0.999 * self._square + 0.001 * gradient**2
+        rate = self._rate * math.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
+        move: Array = -rate * self._mean / (np.sqrt(self._square) + 1e-8)
+        return move
+
+
 def adam_steps(power: Array) -> float:
     """Adam's steps, told by its `beta2_power`: β₂ to the power of one more than they are.
 

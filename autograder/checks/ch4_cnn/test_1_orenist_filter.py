@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autograder.checks import check, grade_cell
+from autograder.checks import check, diagnose, grade_cell
 from autograder.checks.ch4_cnn import reference
-from autograder.checks.ch4_cnn.adapter import Graph, Notebook, same
+from autograder.checks.ch4_cnn.adapter import Graph, Notebook, lent, same
 from autograder.checks.ch4_cnn.common import (
     EdgeFilterChecks,
     EdgeMapChecks,
     InputChecks,
-    PictureChecks,
-    PooledPictureChecks,
     vary,
 )
+from autograder.checks.ch4_cnn.pictures import PictureChecks, PooledPictureChecks
+from autograder.data import orenist
 from autograder.engine.values import Values
-from data import orenist
 
 
 @pytest.fixture(scope="class")
@@ -38,6 +37,12 @@ def first_nine(given: Path) -> np.ndarray:
     return images[:9]
 
 
+@pytest.fixture(scope="class")
+def nine_classes(given: Path) -> list[int]:
+    _, labels = orenist.load(given / "ORENIST.data")
+    return [int(label) for label in labels[:9].argmax(axis=1)]
+
+
 @grade_cell("fig-4-2-blur-check")
 class TestBlurKernels:
     @check(
@@ -47,7 +52,15 @@ class TestBlurKernels:
     def test_even(self, notebook: Notebook) -> None:
         wanted = np.full((3, 3), 0.11)
         wanted[1, 1] = 0.12
-        assert same(notebook.array("blur_kernel"), wanted, 1e-6)
+        kernel = notebook.array("blur_kernel")
+        diagnose(
+            same(kernel, wanted, 1e-6),
+            (
+                lambda: same(kernel, np.full((3, 3), 1 / 9), 1e-6),
+                "that is the plain average: in Fig 4-2 the middle weighs a little more",
+            ),
+            (lambda: kernel.max() == 0.6, "that is the soft one: the two kernels are exchanged"),
+        )
 
     @check(
         "soft_blur_kernel keeps most of the middle pixel, as in Fig 4-2",
@@ -82,15 +95,70 @@ class TestNeighbourhoodSum:
         assert same(notebook.result("neighbourhood_sum", patch, kernel), np.array(116.9), 1e-6)
 
     @check(
-        "Any other patch and kernel are summed right, too",
+        "Any other patch and kernel are summed right, too, whatever their shape",
         hint="compute with the arguments, not with the numbers of the slide",
         weight=2,
     )
     def test_any(self, notebook: Notebook, rng: np.random.Generator) -> None:
-        for _ in range(3):
-            patch, kernel = rng.uniform(0, 255, (3, 3)), rng.normal(size=(3, 3))
-            wanted = np.array((patch * kernel).sum())
-            assert same(notebook.result("neighbourhood_sum", patch, kernel), wanted, 1e-6)
+        for shape in ((3, 3), (5, 5), (2, 7), (6, 3), (1, 4)):
+            self.sums(notebook, rng.uniform(0, 255, shape), rng.normal(size=shape))
+
+    @check(
+        "Whole and negative numbers are summed right, and the arguments stay as they are",
+        hint="the products have decimals even if all pixels are whole; make new arrays for them",
+    )
+    def test_kinds(self, notebook: Notebook, rng: np.random.Generator) -> None:
+        grey = rng.integers(0, 256, (4, 5))
+        self.sums(notebook, grey, rng.normal(size=(4, 5)))
+        self.sums(notebook, grey.astype(np.uint8), rng.normal(size=(4, 5)))
+        self.sums(notebook, grey - 300, grey - 128)
+        patch, kernel = rng.normal(size=(2, 3, 3))
+        answer = notebook.result("neighbourhood_sum", lent(patch), lent(kernel))
+        assert same(answer, np.array((patch * kernel).sum()), 1e-6)
+
+    @check("The sum is one float", hint="the docstring says what is returned: a float")
+    def test_float(self, notebook: Notebook, rng: np.random.Generator) -> None:
+        answers = [
+            notebook.floats(
+                "neighbourhood_sum", rng.integers(0, 256, (3, 3)), rng.normal(size=(3, 3))
+            )
+            for _ in range(2)
+        ]
+        assert all(answer.ndim == 0 for answer in answers)
+        assert np.ptp(answers) > 0  # one number for all is no sum, nor is NaN
+
+    @staticmethod
+    def sums(notebook: Notebook, patch: np.ndarray, kernel: np.ndarray) -> None:
+        """Fail unless the function sums the products of these two."""
+        answer = notebook.result("neighbourhood_sum", patch, kernel)
+        products = patch * kernel
+        wanted = np.array(products.sum())
+        diagnose(
+            same(answer, wanted, 1e-6),
+            (
+                lambda: same(answer, np.array(products[:3, :3].sum()), 1e-6),
+                "only three rows and columns are summed: patch and kernel may have any shape",
+            ),
+            (
+                lambda: same(answer, np.array(products.mean()), 1e-6),
+                "that is the mean of the products: add them",
+            ),
+            (
+                lambda: same(answer, np.array((patch * kernel[::-1, ::-1]).sum()), 1e-6),
+                "the kernel is turned round: every pixel has the weight at its own place",
+            ),
+            (
+                lambda: (
+                    same(answer, np.array(np.trunc(products).sum()), 1e-6)
+                    or same(answer, np.trunc(wanted), 1e-6)
+                ),
+                "the decimals are lost: an array of whole numbers holds none",
+            ),
+            (
+                lambda: answer.shape == patch.shape and same(answer, products, 1e-6),
+                "the products are not added: the sum is one number",
+            ),
+        )
 
 
 @grade_cell("fig-4-4-kernels-check")
@@ -119,7 +187,13 @@ class TestConvolve:
     )
     def test_size(self, notebook: Notebook, rng: np.random.Generator) -> None:
         image = rng.uniform(size=(7, 11))
-        assert notebook.result("convolve", image, np.ones((3, 3))).shape == (7, 11)
+        shape = notebook.result("convolve", image, np.ones((3, 3))).shape
+        diagnose(
+            shape == (7, 11),
+            (lambda: shape == (5, 9), "the image shrinks: it needs a frame of zeros"),
+            (lambda: shape == (9, 13), "the frame of zeros is part of the result: it belongs off"),
+            (lambda: shape == (11, 7), "rows and columns are exchanged"),
+        )
 
     @check(
         "The kernel is used as it is written, not turned round",
@@ -130,18 +204,80 @@ class TestConvolve:
         image[4, 4] = kernel[0, 1] = 1
         answer = notebook.result("convolve", image, kernel)
         assert answer.shape == (9, 9)
-        assert np.abs(answer).argmax() == 5 * 9 + 4
+        place = divmod(int(np.abs(answer).argmax()), 9)
+        diagnose(
+            place == (5, 4),
+            (lambda: place == (4, 5), "rows and columns of the kernel are exchanged"),
+        )
 
     @check(
-        "Every pixel is right, at the border and for larger kernels",
+        "Every pixel is right, at the border and for other kernels",
         hint="beyond the border lie zeros; a kernel of 2k+1 rows needs k of them on each side",
         weight=2,
     )
     def test_values(self, notebook: Notebook, rng: np.random.Generator) -> None:
-        for shape in ((3, 3), (5, 5), (3, 5)):
-            image, kernel = rng.uniform(size=(8, 9)), rng.normal(size=shape)
-            wanted = reference.convolve(image[None, :, :, None], kernel[:, :, None, None])
-            assert same(notebook.result("convolve", image, kernel), wanted[0, :, :, 0])
+        for shape in ((3, 3), (5, 5), (3, 5), (7, 1)):
+            self.slides(notebook, rng.uniform(size=(8, 9)), rng.normal(size=shape))
+        self.slides(notebook, rng.uniform(size=(3, 4)), rng.normal(size=(5, 7)))
+
+    @check(
+        "Whole and negative numbers are right, too, and the arguments stay as they are",
+        hint="the sums have decimals even if all pixels are whole; make new arrays for them",
+    )
+    def test_kinds(self, notebook: Notebook, rng: np.random.Generator) -> None:
+        grey = rng.integers(0, 256, (6, 5))
+        self.slides(notebook, grey, rng.normal(size=(3, 3)))
+        self.slides(notebook, grey - 300, rng.integers(-9, 9, (3, 3)))
+        image, kernel = rng.normal(size=(6, 4)), rng.normal(size=(3, 5))
+        answer = notebook.result("convolve", lent(image), lent(kernel))
+        assert same(answer, self.slid(image, kernel))
+
+    @check(
+        "The result contains floats",
+        hint="np.zeros makes an array of floats; np.zeros_like takes the image's type",
+    )
+    def test_floats(self, notebook: Notebook, rng: np.random.Generator) -> None:
+        grey = rng.integers(0, 256, (5, 6))
+        assert notebook.floats("convolve", grey, rng.normal(size=(3, 3))).shape == (5, 6)
+
+    @staticmethod
+    def slid(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """The neighbourhood sums of an image (rows, columns)."""
+        answer = reference.convolve(image[None, :, :, None], kernel[:, :, None, None])
+        return answer[0, :, :, 0]
+
+    @classmethod
+    def slides(cls, notebook: Notebook, image: np.ndarray, kernel: np.ndarray) -> None:
+        """Fail unless the function slides this kernel over this image."""
+        answer, wanted = notebook.result("convolve", image, kernel), cls.slid(image, kernel)
+        rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
+        inside = np.zeros(image.shape, bool)
+        inside[rows : len(image) - rows, columns : image.shape[1] - columns] = True
+        diagnose(
+            same(answer, wanted),
+            (
+                lambda: same(answer, cls.slid(image, kernel[::-1, ::-1])),
+                "the kernel is turned round: slide it as it is written",
+            ),
+            (
+                lambda: same(answer, np.trunc(wanted)),
+                "the decimals are lost: the result must be an array of floats, also where the "
+                "image has none",
+            ),
+            (
+                lambda: same(answer, np.abs(wanted)),
+                "negative sums stay negative: the absolute value is taken later",
+            ),
+            (
+                lambda: (
+                    inside.any()
+                    and answer.shape == wanted.shape
+                    and same(answer[inside], wanted[inside])
+                ),
+                "the border is wrong: beyond the image all pixels count as 0, and the kernel "
+                "reaches half its own rows and columns out",
+            ),
+        )
 
 
 @grade_cell("ofe-04-edge-filter-check")
@@ -173,7 +309,14 @@ class TestFirstNine:
     def test_maps(self, graph: Graph, first_nine: np.ndarray) -> None:
         maps = graph.fresh().of(first_nine, "h_conv_cutoff")
         assert vary(maps)
-        assert same(graph.array("conv_vals"), maps)
+        values = graph.array("conv_vals")
+        diagnose(
+            same(values, maps),
+            (
+                lambda: same(values, graph.fresh().of(first_nine, "h_conv")),
+                "that is h_conv: fetch h_conv_cutoff, behind the cutoff",
+            ),
+        )
 
 
 @grade_cell("ofe-08-picture-check")
@@ -188,8 +331,7 @@ class TestOutputSize:
         hint="with SAME only the stride counts: ceil(size / stride)",
     )
     def test_same(self, notebook: Notebook, rng: np.random.Generator) -> None:
-        cases = [(28, 5, 1), (28, 2, 2), (5, 2, 2), *random_cases(rng)]
-        assert all(agrees(notebook, case, "SAME") for case in cases)
+        sizes(notebook, rng, "SAME", "VALID")
 
     @check(
         "VALID padding: only whole windows count",
@@ -197,18 +339,47 @@ class TestOutputSize:
         "rounded up",
     )
     def test_valid(self, notebook: Notebook, rng: np.random.Generator) -> None:
-        cases = [(28, 5, 1), (28, 2, 2), (5, 2, 2), *random_cases(rng)]
-        assert all(agrees(notebook, case, "VALID") for case in cases)
+        sizes(notebook, rng, "VALID", "SAME")
+
+    @check("The size is an int", hint="// and math.ceil give whole numbers, / and np.ceil do not")
+    def test_int(self, notebook: Notebook, rng: np.random.Generator) -> None:
+        sizes = {
+            notebook.whole_result("output_size", *case, padding)
+            for case in random_cases(rng)
+            for padding in ("SAME", "VALID")
+        }
+        assert len(sizes) > 1  # one number for all is no size
 
 
 def random_cases(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     kernels = rng.integers(2, 8, 6)
-    return [(int(rng.integers(k + 3, 40)), int(k), int(rng.integers(1, 5))) for k in kernels]
+    cases = [(int(rng.integers(k + 3, 40)), int(k), int(rng.integers(1, 5))) for k in kernels]
+    # One that no other formula gets right, and one that is too large for a list of all sizes.
+    return [*cases, (29, 3, 4), (1_000_003, 5, 2)]
 
 
-def agrees(notebook: Notebook, case: tuple[int, int, int], padding: str) -> bool:
-    answer = notebook.result("output_size", *case, padding)
-    return same(answer, np.array(float(reference.output_size(*case, padding))))
+def sizes(notebook: Notebook, rng: np.random.Generator, padding: str, other: str) -> None:
+    """Fail unless `output_size` is right with this padding."""
+    cases = [(28, 5, 1), (28, 2, 2), (5, 2, 2), *random_cases(rng)]
+    wanted = np.array([reference.output_size(*case, padding) for case in cases])
+    turned = np.array([reference.output_size(*case, other) for case in cases])
+    numbers = [notebook.number_of("output_size", *case, padding) for case in cases]
+    answers = np.array(numbers)
+    covered = np.array([n if padding == "SAME" else n - k + 1 for n, k, _ in cases])
+    strides = np.array([stride for _, _, stride in cases])
+    diagnose(
+        np.array_equal(answers, wanted),
+        (lambda: np.array_equal(answers, turned), f"that is the formula of {other}, not {padding}"),
+        (
+            lambda: np.array_equal(answers, covered // strides),
+            "the size is rounded down: ⌈ ⌉ means up",
+        ),
+        (lambda: np.allclose(answers, covered / strides), "the size is not rounded up"),
+        (
+            lambda: padding == "VALID" and np.array_equal(answers, -(-(covered - 1) // strides)),
+            "size - k + 1 is the number of places, the + 1 is missing",
+        ),
+    )
 
 
 @grade_cell("ofe-09-values-check")
@@ -218,9 +389,20 @@ class TestPooledValues:
         hint="fetch h_pool and feed {x: images[:9]}",
     )
     def test_pooled(self, graph: Graph, first_nine: np.ndarray) -> None:
-        maps = graph.fresh().of(first_nine, "h_pool")
+        maps, kernel = graph.fresh().of(first_nine, "h_pool", "W_conv")
         assert vary(maps)
-        assert same(graph.array("pool_vals"), maps)
+        values = graph.array("pool_vals")
+        diagnose(
+            same(values, maps),
+            (
+                lambda: same(values, graph.fresh().of(first_nine, "h_conv_cutoff")),
+                "that is h_conv_cutoff: fetch h_pool, behind the pooling",
+            ),
+        )
+        diagnose(
+            same(graph.array("filter_vals"), kernel),
+            (lambda: True, "filter_vals does not hold the filters: fetch [W_conv, h_pool]"),
+        )
 
 
 @grade_cell("ofe-10-picture-check")

@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 
 from autograder.checks import check, grade_cell
-from autograder.checks.ch4_cnn import reference, thresholds
 from autograder.checks.ch4_cnn.adapter import Graph, Notebook, same
 from autograder.checks.ch4_cnn.common import (
     EdgeFilterChecks,
     EdgeMapChecks,
     InputChecks,
     LayerChecks,
+    StrokeLoopChecks,
     TrainingChecks,
     vary,
 )
+from autograder.checks.ch4_cnn.pictures import compare_scatters
+from autograder.data import orenist
 from autograder.engine.values import Values
-from data import orenist
-
-STEPS = 200
 
 
 @pytest.fixture(scope="class")
@@ -89,25 +88,8 @@ class TestSession(TrainedChecks):
 
 
 @grade_cell("oce-08-train-check")
-class TestTrained(TrainedChecks):
-    @check(
-        "i counts 200 training steps",
-        hint="add 1 to i in each of the 200 rounds",
-    )
-    def test_count(self, graph: Graph) -> None:
-        assert graph.number("i") == STEPS
-
-    @check(
-        "The training has lowered the loss",
-        hint="run train_step in every round, with all images and labels in feed_dict",
-        weight=2,
-    )
-    def test_learned(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
-        images, labels = all_ninety
-        # Computed here: a notebook's own word for its loss proves nothing.
-        weights = {"W_conv": reference.edge_kernels(), **graph.trained().weights()}
-        loss = reference.cross_entropy(reference.stroke_probabilities(weights, images), labels)
-        assert loss < thresholds.ORENIST_LOSS * len(images) * np.log(3)
+class TestTrained(StrokeLoopChecks, TrainedChecks):
+    pass
 
 
 @grade_cell("oce-09-scatter-check")
@@ -135,17 +117,11 @@ class TestScatter(TrainedChecks):
                 assert same(np.asarray(lists[label], float), wanted)
 
     @check(
-        "The picture shows each class with a marker of its own",
-        hint="three scatters, one per class, with marker '|', '_' and '+'",
+        "The picture shows each class with its own marker, all in one subplot",
+        hint="three scatters, one per class, with marker '|', '_' and '+' and s=200",
     )
     def test_picture(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
         images, labels = all_ninety
         z = graph.trained().of(images, "hidden2")
-        groups = graph.scatters()
-        outlines = set()
-        for label in range(3):
-            wanted = z[labels.argmax(axis=1) == label]
-            match = [outline for points, outline in groups if same(points, wanted)]
-            assert match
-            outlines.add(match[0].tobytes())
-        assert len(outlines) == 3
+        classes = [z[labels.argmax(axis=1) == label] for label in range(3)]
+        compare_scatters(graph.figure(), classes)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
 import pytest
 
-from autograder.checks import check, grade_cell
-from autograder.checks.ch4_cnn import (
-    TEST_ROWS,
-    TRAINING_STEPS,
-    probe_rows,
-    reference,
-    thresholds,
-)
-from autograder.checks.ch4_cnn.adapter import Graph, Running, counts_steps
+from autograder.checks import check, diagnose, grade_cell
+from autograder.checks.ch4_cnn import TRAIN_ROWS, probe_rows, reference, thresholds
+from autograder.checks.ch4_cnn.adapter import Graph, counts_steps
 from autograder.checks.ch4_cnn.common import (
     DigitMapChecks,
     DigitNetwork,
@@ -26,11 +21,12 @@ from autograder.checks.ch4_cnn.common import (
     digit_weights,
     held_out_digits,
 )
+from autograder.data import mnist
 from autograder.engine.submission import SubmittedFiles
-from autograder.engine.values import NoValue, Values
+from autograder.engine.values import NoValue, TrainingLog, Values
 
-LAST = "mdc_session-4000"
-SAVED = list(range(100, TRAINING_STEPS + 1, 100))
+STEPS, BATCH, EVERY = 4000, 100, 100
+LAST = f"mdc_session-{STEPS}"
 
 
 @pytest.fixture(scope="class")
@@ -96,45 +92,174 @@ class TestSession:
 
 
 def steps_saved(folder: SubmittedFiles) -> list[int]:
-    """Steps for which an index file `mdc_session-<step>.index` lies in the folder."""
-    names = (re.fullmatch(r"mdc_session-(\d+)\.index", name) for name in folder.names())
-    return sorted(int(match[1]) for match in names if match)
+    """Steps for which an index file `mdc_session-<step>.index` lies in the folder.
 
-
-def at_the_last_step(graph: Graph, scratch: SubmittedFiles) -> Running:
-    """A session with the values that the last step left.
-
-    It is the student's, unless that has been initialised since: the loop is stopped where it asks
-    for the next batch, and may have begun another step.  Then what was saved counts.
+    That of step 0 is not the loop's: a cell before it saves what initialising gave.
     """
-    session = graph.trained()
-    if session.adam_steps() > 0.5 or TRAINING_STEPS not in steps_saved(scratch):
-        return session
-    written = scratch.tensors(f"mdc_session-{TRAINING_STEPS}")
-    counted = [reference.adam_steps(written[name]) for name in written if counts_steps(name)]
-    if not any(steps > 0.5 for steps in counted):
-        return session
-    return graph.fresh(**{name: written[graph.graph_name(name)] for name in graph.names})
+    names = (re.fullmatch(r"mdc_session-(\d+)\.index", name) for name in folder.names())
+    return sorted(int(match[1]) for match in names if match and int(match[1]))
+
+
+def saves_of(log: TrainingLog) -> list[tuple[int, int]]:
+    """Of each checkpoint `mdc_session-<step>` but that of step 0: this step, and the real one."""
+    found = [(re.search(r"(?:^|/)mdc_session-(\d+)$", path), done) for path, done in log.saves]
+    return [(int(match[1]), done) for match, done in found if match and int(match[1])]
+
+
+@pytest.fixture(scope="class")
+def log(graph: Graph) -> TrainingLog:
+    """What `sess` did until it had the values that it has now."""
+    return graph.trained().log()
+
+
+@pytest.fixture(scope="class")
+def rows(prepared_rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Which digits of MNIST the notebook has for training, and which as its test set."""
+    return probe_rows(prepared_rng)
 
 
 @grade_cell("mdc-07-train-check")
 class TestTrainingLoop:
     @check(
-        "A checkpoint is written every 100 steps, and only then",
+        f"The loop runs train_step exactly {STEPS} times, and counts the steps in i",
+        hint=f"i counts from 1 to {STEPS}, with one train_step for each",
+    )
+    def test_count(self, graph: Graph, log: TrainingLog) -> None:
+        i = graph.number("i")
+        diagnose(
+            log.steps == STEPS and i == STEPS,
+            (lambda: not log.steps, "train_step was not run in sess: run it in every step"),
+            (
+                lambda: log.steps - STEPS == STEPS // EVERY,
+                "one more training step was made for each time you measure: fetch loss and "
+                "accuracy alone, without train_step",
+            ),
+            (
+                lambda: abs(log.steps - STEPS) == 1,
+                f"the loop is off by one: it made {log.steps} training steps; "
+                f"range({STEPS}) has {STEPS} rounds, range(1, {STEPS}) has one less",
+            ),
+            (
+                lambda: log.steps == STEPS,
+                f"i is {i:.0f} after {STEPS} steps: it counts from 1, not from 0",
+            ),
+            (
+                lambda: True,
+                f"train_step was run {log.steps} times on the way to the values in sess, "
+                f"and i is {i:.0f}",
+            ),
+        )
+
+    @check(
+        f"Each step has a new batch of {BATCH} training digits, with their labels",
+        hint=f"draw a new batch of {BATCH} with mnist.train.next_batch in every step, and feed it "
+        "to train_step as it is",
+        weight=2,
+    )
+    def test_batches(self, log: TrainingLog, rows: tuple[np.ndarray, np.ndarray]) -> None:
+        sizes = set(log.sizes)
+        diagnose(
+            sizes == {BATCH},
+            (lambda: not log.steps, "train_step was not run in sess: draw a batch and run it"),
+            (
+                lambda: 10_000 in sizes,
+                "train_step was run on the test digits as well, which a network must not have "
+                "seen: to measure, fetch loss and accuracy alone",
+            ),
+            (
+                lambda: True,
+                f"batches of {', '.join(map(str, sorted(sizes)[:3]))} digits, not of {BATCH}: "
+                "the number stands in next_batch",
+            ),
+        )
+        batches = [pictures_and_labels(fed) for fed in log.first]
+        shown = [{image.tobytes() for image in images} for images, _ in batches]
+        diagnose(
+            log.batches >= TRAIN_ROWS // BATCH,
+            (
+                lambda: log.batches == 1,
+                "every step had the same batch: draw a new batch inside the loop",
+            ),
+            (lambda: True, "the steps had few different batches: draw a new one in every step"),
+        )
+        known = labelled("train", rows[0])
+        test = labelled("test", rows[1])
+        diagnose(
+            all(image in known for batch in shown for image in batch),
+            (
+                lambda: all(image in test for batch in shown for image in batch),
+                "train_step was fed with test digits: a batch comes from mnist.train",
+            ),
+        )
+        wrong = [
+            known[image.tobytes()] != int(label.argmax()) or label.sum() != 1
+            for images, labels in batches
+            for image, label in zip(images, labels, strict=True)
+        ]
+        diagnose(
+            not any(wrong),
+            (
+                lambda: True,
+                "the labels are not those of the images: feed both parts of one batch, "
+                "in the order in which next_batch gives them",
+            ),
+        )
+
+    @check(
+        f"A checkpoint is written every {EVERY} steps, and only then",
         hint="saver.save(sess, './mdc_session', global_step=i) belongs under if i % 100 == 0",
         weight=2,
     )
-    def test_rhythm(self, graph: Graph, scratch: SubmittedFiles) -> None:
-        assert steps_saved(scratch) == SAVED
+    def test_rhythm(self, graph: Graph, log: TrainingLog, scratch: SubmittedFiles) -> None:
+        saves = [step for step, _ in saves_of(log)]
+        wanted = list(range(EVERY, EVERY * len(saves) + 1, EVERY))
+        there = steps_saved(scratch)
+        diagnose(
+            saves and saves == wanted and len(saves) == graph.number("i") // EVERY,
+            (
+                lambda: not saves and log.saves,
+                "no checkpoint is called mdc_session-<step>: the path is './mdc_session', "
+                "and global_step=i adds the step",
+            ),
+            (
+                lambda: len(saves) > 1 and saves[1] - saves[0] == 1,
+                "a checkpoint is written in every step: saver.save belongs under if i % 100 == 0, "
+                "one level further to the right",
+            ),
+            (
+                lambda: len(saves) > 1 and saves[1] - saves[0] != EVERY,
+                lambda: (
+                    f"a checkpoint is written every {saves[1] - saves[0]} steps, not every {EVERY}"
+                ),
+            ),
+        )
+        diagnose(
+            there and max(there) == saves[-1] and set(there) <= set(saves),
+            (
+                lambda: not there,
+                "the checkpoints do not lie beside the notebook: the path is './mdc_session'",
+            ),
+        )
 
     @check(
         "A checkpoint holds the session as it is at that step",
         hint="save after train_step, and make the Saver after the graph is complete",
     )
-    def test_bits(self, graph: Graph, scratch: SubmittedFiles) -> None:
-        written = scratch.tensors(f"mdc_session-{TRAINING_STEPS}")
-        for name, value in at_the_last_step(graph, scratch).weights().items():
+    def test_bits(self, graph: Graph, log: TrainingLog, scratch: SubmittedFiles) -> None:
+        there = steps_saved(scratch)
+        if not there:
+            raise NoValue("no checkpoint mdc_session-<step> was written beside the notebook")
+        written = scratch.tensors(f"mdc_session-{there[-1]}")
+        for name, value in graph.trained().weights().items():
             assert np.array_equal(written[graph.graph_name(name)], value)
+        diagnose(
+            not log.steps or all(done >= step for step, done in saves_of(log)),
+            (
+                lambda: True,
+                "a checkpoint is written before the training step that it is named after: "
+                "save behind train_step",
+            ),
+        )
 
     @check(
         "The loop learns to read digits it has not seen",
@@ -147,25 +272,46 @@ class TestTrainingLoop:
         assert reference.accuracy(p, labels) > thresholds.MNIST_EARLY_ACCURACY
 
     @check(
-        "loss_val and acc_val are measured on the whole test set",
+        "loss_val and acc_val are measured on the whole test set, every 100 steps",
         hint="feed mnist.test.images and mnist.test.labels to measure loss and accuracy, "
         "not the batch that was trained on",
     )
-    def test_on_test_set(
-        self, graph: Graph, scratch: SubmittedFiles, probe: tuple[np.ndarray, np.ndarray]
-    ) -> None:
-        session = at_the_last_step(graph, scratch)
-        p, loss = session.of(probe[0], "p", "loss", labels=probe[1])
+    def test_on_test_set(self, graph: Graph, log: TrainingLog) -> None:
+        images, labels = held_out_digits(np.arange(10_000))
+        p, loss = graph.trained().of(images, "p", "loss", labels=labels)
         # The last line of the log belongs to the last step: the same weights, the same images.
-        assert abs(graph.number("acc_val") - reference.accuracy(p, probe[1])) < 1.5 / len(p)
+        assert abs(graph.number("acc_val") - reference.accuracy(p, labels)) < 1.5 / len(p)
         # The accuracy of a few other images may be the same by chance, but not the loss.
         assert np.isclose(graph.number("loss_val"), loss, rtol=1e-3, equal_nan=True)
+        looked = {steps for steps, count in log.evaluated.items() if count >= len(p)}
+        diagnose(
+            all(looked & set(pair) for pair in saves_of(log) if pair[0] % EVERY == 0),
+            (
+                lambda: True,
+                "not every checkpoint was measured: loss_val and acc_val belong under the same "
+                "if as saver.save, behind train_step",
+            ),
+        )
 
 
-@pytest.fixture(scope="class")
-def probe(prepared_rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    _, rows = probe_rows(prepared_rng, TEST_ROWS["4-mnist-training"])
-    return held_out_digits(rows)
+def pictures_and_labels(fed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The images (n, 784) and the labels (n, 10) among what a step was fed, float32."""
+    flat = [
+        np.ascontiguousarray(array, np.float32).reshape(len(array), -1)
+        for array in fed.values()
+        if array.ndim > 1 and len(array)
+    ]
+    images = [array for array in flat if array.shape[1] == 784]
+    labels = [array for array in flat if array.shape[1] == 10]
+    if len(images) != 1 or len(labels) != 1 or len(images[0]) != len(labels[0]):
+        raise NoValue("a step was not fed with one batch of images and their labels")
+    return images[0], labels[0]
+
+
+def labelled(split: str, rows: np.ndarray) -> dict[bytes, int]:
+    """The class of each of these digits, by the bytes of its pixels."""
+    images, labels = mnist.load(split, rows)
+    return {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
 
 
 @grade_cell("mdc-07-checkpoint-check")
@@ -177,9 +323,6 @@ class TestCheckpoint:
         hint=f"hand in {LAST}.index and {LAST}.data-00000-of-00001 beside the notebook",
     )
     def test_there(self, submission: SubmittedFiles) -> None:
-        elsewhere = [name for name in submission.names() if name.endswith(f"/{LAST}.index")]
-        if elsewhere and f"{LAST}.index" not in submission.names():
-            raise NoValue(f"{elsewhere[0]} must lie beside the notebook, not in a folder")
         assert submission.tensors(LAST)
 
     @check(
@@ -194,15 +337,14 @@ class TestCheckpoint:
         hint="the names and shapes in it are other than those which your own code writes: run all "
         "cells in a fresh kernel, and hand in what [MDC-07] leaves",
     )
-    def test_code(self, submission: SubmittedFiles, scratch: SubmittedFiles) -> None:
-        handed_in = submission.tensors(LAST)
-        written = scratch.tensors(f"mdc_session-{TRAINING_STEPS}")
-        assert shapes_of(handed_in) == shapes_of(written)
+    def test_code(self, submission: SubmittedFiles, graph: Graph) -> None:
+        handed_in = {name: value.shape for name, value in submission.tensors(LAST).items()}
+        assert handed_in == {str(v["name"]): tuple(v["shape"]) for v in graph.variables()}
 
     @check(
-        "The file checkpoint names the last five, every 100 steps",
-        hint="global_step=i under if i % 100 == 0, and a Saver that keeps five: "
-        "3600, 3700, 3800, 3900 and 4000",
+        "The file checkpoint names the last ones, every 100 steps up to 4000",
+        hint="global_step=i under if i % 100 == 0, and a Saver that keeps five: 3600, 3700, 3800, "
+        "3900 and 4000, or those since you have resumed",
     )
     def test_index(self, submission: SubmittedFiles) -> None:
         listed = re.findall(
@@ -210,7 +352,30 @@ class TestCheckpoint:
             submission.text("checkpoint"),
             re.M,
         )
-        assert [int(step) for step in listed] == [3600, 3700, 3800, 3900, 4000]
+        # A Saver knows only what it has written: one that was made to resume begins there.
+        last_five = list(range(STEPS - 4 * EVERY, STEPS + 1, EVERY))
+        steps = [int(step) for step in listed]
+        apart = {after - before for before, after in itertools.pairwise(steps)}
+        diagnose(
+            steps and steps == last_five[-len(steps) :],
+            (lambda: not steps, "the file checkpoint names no mdc_session-<step>"),
+            (
+                lambda: apart == {1},
+                "the checkpoints it names lie one step apart: saver.save belongs "
+                "under if i % 100 == 0",
+            ),
+            (
+                lambda: len(apart) == 1 and apart != {EVERY},
+                lambda: f"the checkpoints it names lie {max(apart)} steps apart, not {EVERY}",
+            ),
+            (
+                lambda: steps[-1] != STEPS,
+                lambda: (
+                    f"the last checkpoint it names is that of step {steps[-1]}: "
+                    f"hand in the one that was written with step {STEPS}"
+                ),
+            ),
+        )
 
     @check(
         "The network it holds was trained for 4000 steps",
@@ -232,14 +397,20 @@ class TestCheckpoint:
         assert accuracy_on_all_digits(weights) > thresholds.MNIST_ACCURACY
 
 
-def shapes_of(tensors: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a checkpoint."""
-    return {name: value.shape for name, value in tensors.items()}
-
-
 @pytest.fixture(scope="class")
 def weights(submission: SubmittedFiles) -> dict[str, np.ndarray]:
     return digit_weights(submission.tensors(LAST))
+
+
+@pytest.fixture(scope="class")
+def newest(scratch: SubmittedFiles) -> int:
+    """The step of the newest checkpoint beside the notebook, whatever its loop has done."""
+    path = re.search(
+        r'^model_checkpoint_path:\s*".*?mdc_session-(\d+)"', scratch.text("checkpoint"), re.M
+    )
+    if path is None:
+        raise NoValue("the file checkpoint names no mdc_session-<step>")
+    return int(path[1])
 
 
 @grade_cell("mdc-08-resume-check")
@@ -248,19 +419,19 @@ class TestResume:
         "resume returns the step of the newest checkpoint",
         hint="tf.train.latest_checkpoint gives the path; the step is the number behind the last -",
     )
-    def test_step(self, graph: Graph) -> None:
-        assert self.resume(graph) == TRAINING_STEPS
+    def test_step(self, graph: Graph, newest: int) -> None:
+        assert self.resume(graph) == newest
 
     @check(
         "resume puts the saved values back into the session",
         hint="saver.restore(sess, path) with the session that resume was given",
         weight=2,
     )
-    def test_values(self, graph: Graph, scratch: SubmittedFiles) -> None:
+    def test_values(self, graph: Graph, scratch: SubmittedFiles, newest: int) -> None:
         session = graph.trained()
         session.load(W_conv=np.zeros((5, 5, 1, 16)), b0=np.ones(10))
         self.resume(graph)
-        written = scratch.tensors(f"mdc_session-{TRAINING_STEPS}")
+        written = scratch.tensors(f"mdc_session-{newest}")
         for name, value in session.weights().items():
             assert np.array_equal(written[graph.graph_name(name)], value)
 

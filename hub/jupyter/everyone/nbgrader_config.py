@@ -8,7 +8,7 @@ import os
 
 from nbgrader.auth import JupyterHubAuthPlugin
 from nbgrader.exchange.default import ExchangeSubmit
-from nbgrader.utils import ignore_patterns
+from nbgrader.utils import find_all_notebooks, ignore_patterns
 
 c = get_config()  # noqa: F821  nbgrader provides it
 
@@ -34,7 +34,7 @@ c.CourseDirectory.max_dir_size = 60_000  # kB, of what travels
 
 
 class BoundedSubmit(ExchangeSubmit):
-    """`nbgrader submit` that looks at the sizes before it copies anything."""
+    """`nbgrader submit` that looks at notebooks and sizes before it copies anything."""
 
     def do_copy(self, src, dest, log=None):
         """Copy what is handed in; of the copy that stays at home, only the notebooks."""
@@ -65,6 +65,21 @@ class BoundedSubmit(ExchangeSubmit):
                 f"{os.path.relpath(largest, self.src_path)} ({size / 1e6:.1f} MB). Move what "
                 "does not belong to the assignment out of the folder and submit again."
             )
+
+    def check_filename_diff(self):
+        """Refuse a folder without any notebook of the assignment; warn when some are missing."""
+        wanted = sorted(find_all_notebooks(self.release_path))
+        found = {os.path.relpath(path, self.src_path): size for path, size in self._travelling()}
+        if not any(found.get(name) for name in wanted):
+            others = [name for name in sorted(found) if name.endswith(".ipynb")]
+            self.fail(
+                f"Not submitted: none of the assignment's notebooks ({', '.join(wanted)}) is in "
+                f"{self.src_path} with anything in it"
+                + (f"; its notebooks are {', '.join(others[:5])}" if others else "")
+                + ". Give them their names again, or move the folder away and fetch the "
+                "assignment anew; then submit again."
+            )
+        super().check_filename_diff()
 
     def get_size(self, root):
         """Bytes that would be copied from `root`; nbgrader's own count includes the rest."""

@@ -130,6 +130,13 @@ def moved(folder: Path) -> None:
         shutil.move(path, folder / "tmp" / path.name)
 
 
+def downloaded_again(folder: Path) -> None:
+    """The names that a browser gives to what was downloaded before."""
+    (folder / "checkpoint").rename(folder / "checkpoint.txt")
+    for path in folder.glob(f"{LAST}.*"):
+        path.rename(folder / path.name.replace(LAST, f"{LAST} (1)"))
+
+
 def keras_file(folder: Path) -> None:
     """What Keras 3 saves, in place of a Saver's files: a zip archive with these members."""
     missing(folder)
@@ -168,10 +175,13 @@ VARIANTS: dict[str, Callable[[Path], None]] = {
     "step 3900": rewrite(step_3900),
     "own name": own_name,
     "moved": moved,
+    "downloaded again": downloaded_again,
     "Keras file": keras_file,
     "no text file": lambda folder: (folder / "checkpoint").unlink(),
     "slide's steps": lambda folder: listing(folder, [3996, 3997, 3998, 3999, 4000]),
-    "one step": lambda folder: listing(folder, [4000]),
+    "every 400": lambda folder: listing(folder, [2400, 2800, 3200, 3600, 4000]),
+    "begun again": lambda folder: listing(folder, [0]),
+    "resumed": lambda folder: listing(folder, [3800, 3900, 4000]),
     "absolute paths": lambda folder: listing(
         folder, [3600, 3700, 3800, 3900, 4000], "/home/ada/ch4-cnn/"
     ),

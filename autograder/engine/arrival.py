@@ -1,0 +1,452 @@
+"""A submission as it arrived, and the same with every file where it belongs.
+
+Here is looked what lies in a folder, and `finding` decides what it is.  Nothing that was handed in
+is parsed: files are listed, and their bytes are searched for those of the release.  Archives are
+unpacked in the sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbformat import NotebookNode
+
+from autograder.engine import finding
+from autograder.engine.errand import Overrun, ask
+from autograder.engine.files import Found, listing, read_regular
+from autograder.engine.finding import Candidate, Finding
+from autograder.engine.notebook import grade_id, is_solution
+from autograder.engine.reading import SIZE_LIMIT
+from autograder.engine.sandbox import Sandbox
+from autograder.engine.submission import CHECKPOINT_LIMIT
+from autograder.errors import CannotGrade, GraderFault, printable
+from autograder.kernel.archive import eights, is_inside
+from autograder.kernel.child import GB, Limits
+
+MOST = 20_000  # files and folders that are looked at
+NOTEBOOKS = 40  # that may be the one, read byte by byte
+WANTED_LIMIT = 2 << 30  # bytes of the files that are wanted
+ARCHIVES = 8  # that are unpacked of a submission, and again of what lay in them
+LEVELS = 2  # what a learning platform packs holds what the student has packed
+SPARE = (".zip", *finding.KERAS)  # in an archive, beside what is looked for
+LIMITS = Limits(memory=2 * GB, disk=1 << 20, files=10, processes=2, cpu=60)
+SECONDS = 300.0  # of wall time; the limit that counts is `cpu`
+_LINE = 30  # characters of a line of text that tells something
+
+
+@dataclass(frozen=True)
+class Release:
+    """The assignment as it was handed out: folder, the notebook in question, wanted files.
+
+    patterns: of the files beside the notebook that a grading may depend on.
+    """
+
+    folder: Path
+    notebook: str
+    patterns: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all its notebooks."""
+        return sorted(path.stem for path in self.folder.glob("*.ipynb"))
+
+    @property
+    def given(self) -> set[str]:
+        """Names of the other files in it."""
+        return {path.name for path in self.folder.iterdir() if path.suffix != ".ipynb"}
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What lies in a submission.
+
+    folder: where; files: by path; room: where its archives were unpacked, each under its own path,
+    if they were.
+    """
+
+    folder: Path
+    files: dict[str, Found]
+    said: tuple[str, ...] = ()
+    room: Path | None = None
+    inside: dict[str, Found] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, Found]:
+        """The files of the folder and of what was unpacked."""
+        return self.files | self.inside
+
+    def read(self, path: str, limit: int, own_links: bool = False) -> bytes:
+        """The content of one of the files; raises as `read_regular` does."""
+        if path in self.inside:
+            assert self.room is not None
+            return read_regular(self.room, path, limit)
+        return read_regular(self.folder, path, limit, own_links)
+
+
+def survey(folder: Path, only: Collection[str] = ()) -> Arrived:
+    """What lies in `folder`, or in those of its entries named in `only`, but what tools made.
+
+    Raises CannotGrade when it is not a folder.
+    """
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+        raise CannotGrade("what was handed in is not a folder")
+
+    def leave(path: str, inside: Collection[str]) -> bool:
+        name = os.path.basename(path)
+        return bool(path) and (
+            finding.passed_over(name)
+            or finding.ENVIRONMENT in inside
+            or (bool(only) and path.partition("/")[0] not in only)
+        )
+
+    found, complete = listing(folder, MOST, leave)
+    files = {
+        one.path: one
+        for one in found
+        if not os.path.basename(one.path).startswith("._")
+        and (not only or one.path.partition("/")[0] in only)
+    }
+    said = () if complete else (f"more than {MOST} files were handed in, not all were looked at",)
+    return Arrived(folder, files, said)
+
+
+def look(arrived: Arrived, release: Release) -> Finding:
+    """What in it is the release's notebook, and what belongs to it.
+
+    Raises CannotGrade when what is wanted is absurdly large.
+    """
+    files = arrived.all
+    candidates = _candidates(arrived, release)
+    found = finding.find(
+        release.notebook,
+        release.names,
+        release.patterns,
+        {path: one.size for path, one in files.items()},
+        {path: one.modified for path, one in files.items()},
+        candidates,
+        release.given,
+    )
+    if sum(files[path].size for path in found.files.values()) > WANTED_LIMIT:
+        raise CannotGrade(f"the submission holds more than {WANTED_LIMIT >> 30} GB")
+    return replace(found, said=(*arrived.said, *found.said))
+
+
+def taken_for(folder: Path, release: Path) -> dict[str, str]:
+    """Which file of a submission is which notebook: notebook → path, archives left closed."""
+    arrived = survey(folder)
+    names = sorted(path.stem for path in release.glob("*.ipynb"))
+    found = {name: look(arrived, Release(release, name, ())).files for name in names}
+    return {name: files[own] for name, files in found.items() if (own := f"{name}.ipynb") in files}
+
+
+def archives(arrived: Arrived) -> list[str]:
+    """Paths of the archives that are to be unpacked next, those at the top first.
+
+    These are the submission's own, and once these have been, those that lay in them.
+    """
+    files = arrived.files if arrived.room is None else arrived.inside
+    paths = [path for path in files if finding.is_archive(path)]
+    return sorted(paths, key=lambda path: (path.count("/"), path))[:ARCHIVES]
+
+
+def needs_archives(arrived: Arrived, found: Finding) -> bool:
+    """Whether something is wanted that may lie in an archive."""
+    return not found.complete and bool(archives(arrived))
+
+
+def content(arrived: Arrived, where: str, path: str, limit: int) -> bytes:
+    """The content of the file that belongs at `where`; raises as `read_regular` does.
+
+    It may be a hard link of its owner's, but no module: what is imported is shown to student code.
+    """
+    return arrived.read(path, limit, own_links=not where.endswith(".py"))
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A submission with every file where it belongs.
+
+    folder: a private copy; unread: why a file could not be read, by where it belongs.
+    """
+
+    folder: Path
+    found: Finding
+    unread: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def laid_out(
+    folder: Path, only: Collection[str], release: Release, sandbox: Sandbox
+) -> Iterator[Laid]:
+    """Look for everything, also in archives, and copy it to where it belongs.
+
+    Raises CannotGrade when there is too much of it.
+    """
+    place = Path(tempfile.mkdtemp(prefix="kit-laid-", dir=sandbox.folder))
+    try:
+        arrived = survey(folder, only)
+        found = look(arrived, release)
+        for _ in range(LEVELS):
+            if needs_archives(arrived, found):
+                arrived = _unpack(arrived, place / "unpacked", release, sandbox)
+                found = look(arrived, release)
+        target = place / "files"
+        target.mkdir()
+        unread = {}
+        for where, path in found.files.items():
+            limit = SIZE_LIMIT if where.endswith(".ipynb") else CHECKPOINT_LIMIT
+            try:
+                data = content(arrived, where, path, limit)
+            except FileNotFoundError:
+                continue
+            except CannotGrade as error:
+                unread[where] = str(error)
+                continue
+            (target / where).parent.mkdir(parents=True, exist_ok=True)
+            (target / where).write_bytes(data)
+        yield Laid(target, found, unread)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _unpack(arrived: Arrived, room: Path, release: Release, sandbox: Sandbox) -> Arrived:
+    """The same with what its archives hold.  Raises GraderFault when this machine could not."""
+    words = [".ipynb", ".json", *map(_word, release.patterns)]
+    inside = dict(arrived.inside)
+    opened: set[str] = set()
+    said = list(arrived.said)
+    left = WANTED_LIMIT - sum(one.size for one in inside.values())
+    for path in archives(arrived):
+        try:
+            data = arrived.read(path, CHECKPOINT_LIMIT, own_links=True)
+            members = _members(data, words, sandbox)
+        except (CannotGrade, FileNotFoundError) as error:
+            said.append(f"{printable(path)} could not be unpacked: {printable(error)}")
+            continue
+        said.append(f"{printable(path)} was unpacked")
+        if path in arrived.inside:
+            (room / path).unlink()  # what was in it goes into a folder of its name
+        for name, when, text in members:
+            left -= len(text)
+            own = f"{path}/{name}"
+            if left < 0 or any(finding.passed_over(part) for part in name.split("/")[:-1]):
+                continue
+            with contextlib.suppress(OSError):  # a file of that name where a folder should be
+                (room / own).parent.mkdir(parents=True, exist_ok=True)
+                (room / own).write_bytes(text)
+                inside[own] = Found(own, len(text), when)
+                opened.add(path)
+    files = {path: one for path, one in arrived.files.items() if path not in opened}
+    inside = {path: one for path, one in inside.items() if path not in opened}
+    return Arrived(arrived.folder, files, tuple(said), room, inside)
+
+
+def _word(pattern: str) -> str:
+    """What is part of every name that a pattern matches, as far as copies leave it alone."""
+    texts = [text for text in re.split(r"[*?\[\]/]", pattern) if text]
+    return re.split(r"[\s_-]", texts[0])[0].casefold() if texts else ""
+
+
+def _members(data: bytes, words: list[str], sandbox: Sandbox) -> Iterator[tuple[str, int, bytes]]:
+    """Name, time and content of what is wanted of an archive.
+
+    Raises CannotGrade with the reason, in words about "it", or GraderFault.
+    """
+    question = {
+        "op": "archive",
+        "data": eights(data),
+        "size": len(data),
+        "words": words,
+        "spare": list(SPARE),
+    }
+    try:
+        answer = ask(sandbox, "archive", question, limits=LIMITS, seconds=SECONDS)
+    except Overrun as error:
+        raise CannotGrade(f"it {error}" if str(error) else "it is damaged") from error
+    except GraderFault as error:
+        raise GraderFault(f"an archive could not be unpacked: {error}") from error
+    match answer:
+        case {"error": str(), "message": str(message)}:
+            raise CannotGrade(printable(message, 120))
+        case {
+            "value": {
+                "names": list(names),
+                "sizes": np.ndarray() as sizes,
+                "modified": np.ndarray() as times,
+                "content": np.ndarray() as joined,
+            }
+        } if _fit(names, sizes, times, joined):
+            ends = np.cumsum(sizes).tolist()
+            whole = joined.tobytes()
+            return iter(
+                [
+                    (name, when, whole[end - size : end])
+                    for name, size, when, end in zip(
+                        names, sizes.tolist(), times.tolist(), ends, strict=True
+                    )
+                ]
+            )
+    raise CannotGrade("it is damaged")
+
+
+def _fit(names: list[object], sizes: np.ndarray, times: np.ndarray, joined: np.ndarray) -> bool:
+    """Whether an answer describes members whose names are paths inside a folder."""
+    return (
+        all(isinstance(name, str) and is_inside(name) for name in names)
+        and sizes.dtype == times.dtype == np.int64
+        and joined.dtype == np.uint64
+        and sizes.shape == times.shape == (len(names),)
+        and joined.ndim == 1
+        and bool((sizes >= 0).all())
+        and 0 <= 8 * len(joined) - int(sizes.sum()) < 8
+    )
+
+
+# --- which notebook a file is, told from its bytes ---
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What the file of a released notebook can be known by, as it stands in its JSON.
+
+    ids: of its cells; lines: of its text; none of them are another notebook's.  answers: patterns
+    of the cells that the student writes, as they were handed out.
+    """
+
+    ids: frozenset[bytes]
+    lines: frozenset[bytes]
+    answers: tuple[re.Pattern[bytes], ...]
+
+
+def _candidates(arrived: Arrived, release: Release) -> list[Candidate]:
+    names = release.names
+    paths = [path for path in arrived.all if finding.may_be_notebook(path)]
+    paths.sort(
+        key=lambda path: (
+            finding.named(path, names) != release.notebook,
+            finding.named(path, names) is None,
+            path.count("/"),
+            path,
+        )
+    )
+    found = []
+    for path in paths[:NOTEBOOKS]:
+        one = arrived.all[path]
+        root = arrived.folder if path in arrived.files else arrived.room
+        assert root is not None
+        version = (one.size, one.modified, _changed(root / path))
+        try:
+            of, whole, changed, digest = _told(
+                root, path, path in arrived.files, version, _released(release.folder)
+            )
+        except FileNotFoundError:
+            continue
+        except CannotGrade:  # too large, or linked: it may be the one by its name
+            of, whole, changed, digest = None, False, False, os.fsencode(path)
+        if of is None and finding.named(path, names) is None and not path.endswith(".ipynb"):
+            continue  # some other JSON
+        found.append(Candidate(path, one.modified, of, whole, changed, digest))
+    return found
+
+
+def _changed(path: Path) -> tuple[int, int]:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=2048)
+def _told(
+    root: Path,
+    path: str,
+    own_links: bool,
+    version: object,
+    released: tuple[tuple[str, _Marks], ...],
+) -> tuple[str | None, bool, bool, bytes]:
+    """What `Candidate` says of a file's content."""
+    data = read_regular(root, path, SIZE_LIMIT, own_links)
+    digest = sha256(data).digest()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16", "replace").encode()
+    whole = data.rstrip(b"\0 \t\r\n").endswith(b"}")
+    shares = {name: _share(marks, data) for name, marks in released}
+    of = max(shares, key=shares.__getitem__, default=None)
+    if of is None or shares[of] < 0.5:
+        return None, whole, whole, digest
+    answers = dict(released)[of].answers
+    return of, whole, not all(answer.search(data) for answer in answers), digest
+
+
+def _share(marks: _Marks, data: bytes) -> float:
+    """How much of a notebook stands in a file, by its cells' ids, or else by its text."""
+    for words in (marks.ids, marks.lines):
+        there = sum(word in data for word in words)
+        if there:
+            return there / len(words)
+    return 0.0
+
+
+def _released(folder: Path) -> tuple[tuple[str, _Marks], ...]:
+    paths = sorted(folder.glob("*.ipynb"))
+    return _marks_of(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@functools.lru_cache(maxsize=64)
+def _marks_of(paths: tuple[tuple[Path, int], ...]) -> tuple[tuple[str, _Marks], ...]:
+    books = {path.stem: nbformat.read(path, as_version=4) for path, _ in paths}
+    ids = {
+        name: {f'"{identity}"'.encode() for cell in book.cells if (identity := grade_id(cell))}
+        for name, book in books.items()
+    }
+    lines = {name: _lines(book) for name, book in books.items()}
+    return tuple(
+        (
+            name,
+            _Marks(
+                _own(name, ids),
+                _own(name, lines),
+                tuple(_verbatim(cell.source) for cell in book.cells if is_solution(cell)),
+            ),
+        )
+        for name, book in books.items()
+    )
+
+
+def _own(name: str, words: Mapping[str, set[bytes]]) -> frozenset[bytes]:
+    """The words that only this notebook has."""
+    others = (its for other, its in words.items() if other != name)
+    return frozenset(words[name].difference(*others))
+
+
+def _lines(book: NotebookNode) -> set[bytes]:
+    """Lines of text and given code that stand in a file as they stand in the notebook."""
+    lines = [line.strip() for cell in book.cells for line in cell.source.splitlines()]
+    return {
+        line.encode()
+        for line in lines
+        if len(line) >= _LINE and line.isascii() and not set(line) & set('"\\')
+    }
+
+
+def _verbatim(source: str) -> re.Pattern[bytes]:
+    """A pattern of a cell's source in a notebook's file, where nothing was added to it."""
+    ways = []
+    for plain_ascii in (False, True):
+        lines = [json.dumps(line, ensure_ascii=plain_ascii) for line in source.splitlines(True)]
+        joined = json.dumps(source, ensure_ascii=plain_ascii)
+        ways += [r"\[\s*" + r",\s*".join(map(re.escape, lines)) + r"\s*\]", re.escape(joined)]
+    return re.compile("|".join(dict.fromkeys(ways)).encode())

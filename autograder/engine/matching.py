@@ -1,0 +1,383 @@
+"""Finds the cells of the release in a submitted notebook, also where nbgrader's marks are lost.
+
+A cell has more than one mark: nbgrader's `grade_id`, nbformat's id, its whole text, the label in
+its first comment, lines of the stub, and its place between its neighbours.  The first that tells
+is believed; what could be two cells is none.  A cell that is as it was handed out gives way to one
+in which its answer was typed.  Nobody gains by it: whatever is recognised as what, it runs at the
+release's place, and anybody could have given a cell that `grade_id` by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from nbformat import NotebookNode
+
+from autograder.engine.cells import (
+    grade_id,
+    is_solution,
+    label,
+    solution_of,
+    unmoved,
+)
+
+MARK = "nbgrader's mark"
+TELLING = 12  # characters of a line that tells where it is from
+_FIRST = re.compile(r"#+\s*\[\s*([A-Za-z]+)[\s-]*(\d[\d-]*)\s*\]")
+_WORD = re.compile(r"[^\W\d]\w*")
+# What a line gives a name to: a function or class, what is assigned, what a loop counts.
+_BINDS = re.compile(
+    r"[ \t]*(?:(?:async +)?(?:def|class) +([^\W\d]\w*)|for +([\w ,()]+?) +in "
+    r"|([\w ,()*]+)(?::[^=]*)?=(?!=))"
+)
+LONG = 200  # characters of a line beyond which it is not looked at for names
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a cell of the release was found: at which place, by what, and what stands there.
+
+    at: its position among the submitted cells, None for what stood in another cell of the release.
+    """
+
+    at: int | None
+    by: str
+    source: str
+
+
+@dataclass
+class Recognised:
+    """The cells of the release that were found, by `grade_id`.
+
+    passed_over: positions of cells that are as they were handed out, and were answered elsewhere.
+    remarks: what the student and the instructor should know.
+    """
+
+    cells: dict[str, Match] = field(default_factory=dict)
+    passed_over: set[int] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
+
+
+def recognise(submitted: NotebookNode, release: NotebookNode) -> Recognised:
+    """The cells of `release` among those of `submitted`.
+
+    Takes time in proportion to the text of both, and to the cells of one times those of the other.
+    """
+    search = _Search(submitted, release)
+    search.by_marks()
+    search.by_key("the cell's id", lambda cell: cell.get("id"))
+    search.by_key("the text", lambda cell: _bare(cell.source) or None)
+    search.by_key("the first comment", lambda cell: _first_comment(cell.source))
+    search.by_lines()
+    search.by_label()
+    search.by_place()
+    search.in_grade_cells()
+    return Recognised(search.found, search.passed_over, search.remarks())
+
+
+class _Search:
+    """The cells found so far, and those that may still be some of the release's."""
+
+    def __init__(self, submitted: NotebookNode, release: NotebookNode) -> None:
+        self.submitted: list[NotebookNode] = list(submitted.cells)
+        self.known = {name: cell for cell in release.cells if (name := grade_id(cell))}
+        self.place = {name: at for at, name in enumerate(self.known)}
+        self.owner = dict(solution_of(release))  # grade cell → solution cell
+        self.texts = {_bare(cell.source) for cell in release.cells}
+        self.found: dict[str, Match] = {}
+        self.taken: set[int] = set()
+        self.passed_over: set[int] = set()
+        self.doubts: list[str] = []
+
+    # -- what is looked for ----------------------------------------------------------------
+
+    def is_open(self, name: str) -> bool:
+        """Whether a cell was not found yet, or only as it was handed out."""
+        if name not in self.found:
+            return True
+        return is_solution(self.known[name]) and self._untouched(name, self.found[name].source)
+
+    def loose(self) -> Iterator[tuple[int, NotebookNode]]:
+        """The submitted cells that are nothing of the release's so far."""
+        return ((at, c) for at, c in enumerate(self.submitted) if at not in self.taken)
+
+    def _untouched(self, name: str, source: str) -> bool:
+        return _bare(source) == _bare(self.known[name].source)
+
+    def _take(self, name: str, at: int, by: str) -> None:
+        """A submitted cell is this one of the release, if that is not there yet, or untouched."""
+        cell = self.submitted[at]
+        if not self.is_open(name) or cell.cell_type != self.known[name].cell_type:
+            return
+        before = self.found.get(name)
+        if before is not None:
+            if self._untouched(name, cell.source) or not cell.source.strip():
+                return
+            assert before.at is not None
+            self.passed_over.add(before.at)
+        self.found[name] = Match(at, by, cell.source)
+        self.taken.add(at)
+
+    # -- by what ---------------------------------------------------------------------------
+
+    def by_marks(self) -> None:
+        """By `grade_id`: of several the first that was written in, or else the first."""
+        for at, cell in enumerate(self.submitted):
+            name = grade_id(cell)
+            if name in self.known and name not in self.found:
+                self.found[name] = Match(at, MARK, cell.source)
+                self.taken.add(at)
+        for at, cell in self.loose():
+            name = grade_id(cell)
+            if name in self.known and is_solution(self.known[name]):
+                self._take(name, at, MARK)
+
+    def by_key(self, by: str, key: Callable[[NotebookNode], Hashable]) -> None:
+        """By something that one cell of the release has, and no other."""
+        owners: defaultdict[Hashable, list[str]] = defaultdict(list)
+        for name, cell in self.known.items():
+            owners[key(cell)].append(name)
+        owners.pop(None, None)
+        for at, cell in self.loose():
+            names = owners.get(key(cell), [])
+            if len(names) == 1:
+                self._take(names[0], at, by)
+
+    def by_lines(self) -> None:
+        """By lines that one cell of the release has, and no other: half of them, or two."""
+        lines = {name: _telling_lines(cell.source) for name, cell in self.known.items()}
+        count = Counter(line for own in lines.values() for line in own)
+        owner = {line: name for name, own in lines.items() for line in own if count[line] == 1}
+        telling = Counter(owner.values())
+        pairs = []
+        for at, cell in self.loose():
+            kept = Counter(owner[line] for line in _telling_lines(cell.source) if line in owner)
+            best = kept.most_common(2)
+            if not best or (len(best) > 1 and best[0][1] == best[1][1]):
+                continue
+            name, number = best[0]
+            if number >= 2 or 2 * number >= telling[name]:
+                pairs.append((-number, at, name))
+        for _, at, name in sorted(pairs):
+            self._take(name, at, "lines of it")
+
+    def by_label(self) -> None:
+        """By the label alone, in the first comment or in another release's `grade_id`."""
+        owners: defaultdict[str | None, list[str]] = defaultdict(list)
+        for name in self.known:
+            if name not in self.owner:
+                owners[label(name)].append(name)
+        checks = {_first_comment(self.known[check].source) for check in self.owner}
+        for at, cell in self.loose():
+            if _first_comment(cell.source) in checks - {None}:
+                continue
+            for named, by in (
+                (_label(cell.source), "the first comment"),
+                (_label_of(grade_id(cell)), "another release's mark"),
+            ):
+                solutions = [n for n in owners[named] if is_solution(self.known[n])]
+                if len(solutions) == 1 and all(
+                    n in self.found or n in solutions for n in owners[named]
+                ):
+                    self._take(solutions[0], at, by)
+                    break
+
+    def by_place(self) -> None:
+        """By the place between neighbours, and the names that are made there.
+
+        That is one alignment of what is still open and what is still loose: each pair has a
+        weight, pairs do not cross, and the sum is as large as can be.
+        """
+        wanted = [name for name in self.known if self.is_open(name)]
+        pairs: dict[int, list[tuple[int, int]]] = {}
+        loose = [(at, cell) for at, cell in self.loose() if cell.source.strip()]
+        made = {at: _made(cell.source) for at, cell in loose if cell.cell_type == "code"}
+        anchors = self._anchors()
+        for row, name in enumerate(wanted if loose else ()):
+            for at, weight in self._candidates(name, self._gap(name, anchors), loose, made):
+                pairs.setdefault(row, []).append((at, weight))
+        for row, at in _aligned(pairs):
+            self._take(wanted[row], at, "the place")
+
+    def _candidates(
+        self,
+        name: str,
+        gap: tuple[int, int, int],
+        loose: list[tuple[int, NotebookNode]],
+        made: Mapping[int, set[str]],
+    ) -> Iterator[tuple[int, int]]:
+        """Loose cells that may be this one, by position, each with a weight."""
+        low, high, near = gap
+        kind, text = self.known[name].cell_type, _bare(self.known[name].source)
+        within = [(at, c) for at, c in loose if low < at < high and c.cell_type == kind]
+        if not is_solution(self.known[name]):
+            yield from ((at, 3) for at, cell in within if _bare(cell.source) == text)
+            return
+        words = self._words(name)
+        own = [(at, c) for at, c in within if _bare(c.source) not in self.texts]
+        between = [at for at, _ in own if at < near]
+        for at, _ in own:
+            shared = len(made.get(at, set()) & words)
+            if shared:
+                yield at, 3 + min(shared, 5)
+            elif between == [at] and (name not in self.found or kind == "markdown"):
+                yield at, 1  # just where the cell was
+        yield from ((at, 2) for at, cell in within if _bare(cell.source) == text)
+
+    def _gap(self, name: str, anchors: Mapping[str, int]) -> tuple[int, int, int]:
+        """The positions between which a cell may stand; and before which it stood at first."""
+        after, here = -1, len(self.submitted)
+        near, place = here, self.place[name]
+        for other, at in anchors.items():
+            if self.place[other] < place:
+                after = max(after, at)
+            elif self.owner.get(other) == name:
+                near = min(near, at)
+            elif other != name:
+                here = min(here, at)
+        return after, here, min(near, here)
+
+    def _anchors(self) -> dict[str, int]:
+        """Where those cells stand that were found, are done or given, and are in order."""
+        at = {
+            name: match.at
+            for name, match in self.found.items()
+            if match.at is not None and not self.is_open(name)
+        }
+        still = unmoved(sorted(at, key=lambda name: at[name]), self.place)
+        return {name: place for name, place in at.items() if name in still}
+
+    def _words(self, name: str) -> set[str]:
+        """The names that a solution cell, or a check of it, speaks of."""
+        checks = [check for check, solution in self.owner.items() if solution == name]
+        texts = [self.known[each].source for each in (name, *checks)]
+        return {word for text in texts for word in _WORD.findall(text)}
+
+    def in_grade_cells(self) -> None:
+        """An answer that was typed into the grade cell, where the cell itself has none."""
+        for check, name in self.owner.items():
+            match = self.found.get(check)
+            if match is None or match.at is None:
+                continue
+            whole, given = match.source.strip(), self.known[check].source.strip()
+            lines = _telling_lines(given)
+            if given in whole:
+                typed = whole.replace(given, "", 1).strip("\n")
+            elif self._is_no_check(whole, given):
+                typed = whole
+            else:
+                kept = [ln for ln in whole.splitlines() if " ".join(ln.split()) not in lines]
+                typed = "\n".join(kept)
+                if not self.is_open(name):
+                    continue  # it may be the grade cell of another release
+            if not _made(typed) & self._words(name):
+                continue
+            if self.is_open(name) and (given in whole or typed == whole):
+                before = self.found.get(name)
+                self.found[name] = Match(before.at if before else None, "the grade cell", typed)
+            else:
+                self.doubts.append(
+                    f"what was typed into the grade cell of {label(name)} does not count; "
+                    "write it into the cell above"
+                )
+
+    @staticmethod
+    def _is_no_check(text: str, check: str) -> bool:
+        """Whether a text shares with a check only what it may by chance."""
+        if _first_comment(text) == _first_comment(check) is not None:
+            return False
+        lines = _telling_lines(text)
+        return 4 * len(lines & _telling_lines(check)) <= len(lines)
+
+    def remarks(self) -> list[str]:
+        """What was recognised by what, and what counts for nothing."""
+        by: dict[str, list[str]] = {}
+        for name, match in sorted(self.found.items(), key=lambda item: self.place[item[0]]):
+            written = is_solution(self.known[name]) and not self._untouched(name, match.source)
+            if written and match.by != MARK:
+                by.setdefault(match.by, []).append(label(name))
+        typed = by.pop("the grade cell", [])
+        parts = [f"{', '.join(names)} by {what}" for what, names in by.items()]
+        said = [f"recognised without {MARK}: {'; '.join(parts)}"] if parts else []
+        if typed:
+            said.append(
+                f"what was typed into the grade cell of {', '.join(typed)} was taken for the answer"
+            )
+        return said + list(dict.fromkeys(self.doubts))
+
+
+def _aligned(pairs: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """Rows and columns of the heaviest pairs that do not cross; of equals those further down.
+
+    pairs: row → (column, weight > 0).
+    """
+    columns = sorted({column for found in pairs.values() for column, _ in found})
+    index = {column: number for number, column in enumerate(columns, start=1)}
+    tables = [[0] * (len(columns) + 1)]
+    rows = sorted(pairs)
+    for row in rows:
+        weights = {index[column]: weight for column, weight in pairs[row]}
+        before, now = tables[-1], [0]
+        for number in range(1, len(columns) + 1):
+            best = max(before[number], now[-1])
+            if number in weights:
+                best = max(best, before[number - 1] + weights[number])
+            now.append(best)
+        tables.append(now)
+    found, number = [], len(columns)
+    for depth in range(len(rows), 0, -1):
+        weights = {index[column]: weight for column, weight in pairs[rows[depth - 1]]}
+        while number and tables[depth][number] != tables[depth - 1][number]:
+            if number in weights and (
+                tables[depth][number] == tables[depth - 1][number - 1] + weights[number]
+            ):
+                found.append((rows[depth - 1], columns[number - 1]))
+                number -= 1
+                break
+            number -= 1
+    return found[::-1]
+
+
+def _bare(source: str) -> str:
+    """The text without what editors change by themselves: space at the ends of lines."""
+    return "\n".join(line.rstrip() for line in source.strip().splitlines())
+
+
+def _first_line(source: str) -> str:
+    return source.strip().partition("\n")[0][:200].strip()
+
+
+def _first_comment(source: str) -> str | None:
+    """The first line, if it is a comment with a label, however it is spaced."""
+    line = _first_line(source)
+    if not _FIRST.match(line):
+        return None
+    return "".join(line.lstrip("#").split()).casefold()
+
+
+def _label(source: str) -> str | None:
+    """The label in the first comment, as `label` writes it."""
+    match = _FIRST.match(_first_line(source))
+    return _label_of(f"{match[1]}-{match[2]}-") if match else None
+
+
+def _label_of(name: str | None) -> str | None:
+    """The label of the cell with such a `grade_id`; of a grade cell's it is none."""
+    if name is None or not re.match(r"[A-Za-z]+-\d", name) or name.endswith("-check"):
+        return None
+    return label(name.lower())
+
+
+def _telling_lines(source: str) -> set[str]:
+    lines = {" ".join(line.split()) for line in source.splitlines()}
+    return {line for line in lines if len(line) >= TELLING}
+
+
+def _made(source: str) -> set[str]:
+    """The names to which a cell gives values, as far as its lines tell."""
+    found = filter(None, (_BINDS.match(line[:LONG]) for line in source.splitlines()))
+    texts = (text for match in found for text in match.groups() if text)
+    return {word for text in texts for word in _WORD.findall(text)}

@@ -1,0 +1,390 @@
+"""Submissions out of what a learning platform gives for an assignment, into `submitted/`.
+
+The archive is the platform's own, but names and files in it are its students': each member is
+measured while it is unpacked, links and paths that lead elsewhere are left out, and archives in it
+stay closed, for grading opens them in the sandbox.  A roster says who is who.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from zipfile import ZipFile, ZipInfo
+
+from autograder.course import Course, check_name
+from autograder.engine.files import listing, read_regular
+from autograder.engine.finding import listed, passed_over, same_letters
+from autograder.engine.submission import CHECKPOINT_LIMIT
+from autograder.errors import CannotGrade, UserError, printable
+from autograder.kernel import archive as zips
+from autograder.record.gradebook import Gradebook
+
+Platform = Literal["moodle", "canvas", "folders"]
+MOST = 200_000  # files of a class
+TOTAL = 50 << 30  # bytes of a class
+ROSTER_LIMIT = 10 << 20
+
+_MOODLE = re.compile(
+    r"(?:^|/)(?P<who>[^/]+?)_(?P<number>\d+)_assignsubmission_(?P<kind>[a-z]+)_?/?(?P<path>.+)$"
+)
+_CANVAS = re.compile(
+    r"(?:^|/)(?P<who>[^/_]+?)(?P<late>_?late)?_(?P<number>\d+)_\d+_(?P<path>[^/].*)$", re.I
+)
+_FOLDERS = re.compile(r"^(?P<who>[^/]+)/(?P<path>.+)$")
+
+
+@dataclass(frozen=True)
+class Person:
+    """A student of the roster: `id` is what the course calls them, `number` what the platform does.
+
+    known_as: further names, an address of mail for example.
+    """
+
+    id: str
+    first_name: str = ""
+    last_name: str = ""
+    email: str = ""
+    lms_id: str = ""
+    number: str = ""
+    known_as: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """Every name that this student goes by, as `_key` has it."""
+        first, last = self.first_name, self.last_name
+        ways = {self.id, self.email, f"{first}{last}", f"{last}{first}", *self.known_as}
+        return {_key(name) for name in ways if name.strip()}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a class: its path, when it was written in nanoseconds, and what gives its content.
+
+    `read` raises CannotGrade or `zips.Unreadable` for what cannot be taken.
+    """
+
+    path: str
+    modified: int
+    read: Callable[[], bytes]
+
+
+@dataclass
+class Collected:
+    """What became of an archive, by the names of students and of what lies in it.
+
+    kept: who had a submission already, which was left alone.
+    """
+
+    found: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything in the archive has found its place."""
+        return not self.unmatched and not self.left_out
+
+    def lines(self) -> Iterator[str]:
+        """The summary, a line each."""
+        who = f": {listed(self.found)}" if self.found else ""
+        yield f"collected submissions of {len(self.found)} students{who}"
+        if self.kept:
+            yield (
+                f"already there, and left alone: {listed(self.kept, 20)}; "
+                "remove a folder of submitted/ to have it filled again"
+            )
+        if self.missing:
+            yield f"handed in nothing: {listed(self.missing, 50)}"
+        for name in self.unmatched:
+            yield f"could not be matched to anybody: {name}"
+        for name in self.left_out:
+            yield f"left out: {name}"
+
+
+def _key(name: str) -> str:
+    """A name without what platforms leave out or add: order of case, spaces and punctuation."""
+    return "".join(c for c in same_letters(name).casefold() if c.isalnum())
+
+
+# --- the roster ---
+
+# What columns are called, by what they tell; the first that a file has is taken.
+_COLUMNS = {
+    "id": (
+        *("username", "user name", "sis login id", "login id", "login", "사용자명", "아이디"),
+        *("id number", "sis user id", "student id", "student number", "학번"),
+        *(
+            "email address",
+            "email",
+            "e-mail",
+            "이메일 주소",
+            "이메일",
+            "identifier",
+            "식별자",
+            "id",
+        ),
+    ),
+    "first_name": ("first name", "given name", "이름"),
+    "last_name": ("last name", "surname", "family name", "성"),
+    "email": ("email address", "email", "e-mail", "이메일 주소", "이메일"),
+    "lms_id": ("id", "id number", "sis user id", "학번"),
+    "number": ("identifier", "식별자", "id"),
+    "full": ("full name", "name", "student", "성명", "학생"),
+}
+
+
+def read_roster(path: Path) -> list[Person]:
+    """The students in a platform's own CSV export, or in any with such columns.
+
+    Raises UserError when it is none, or calls two students alike.
+    """
+    try:
+        data = path.read_bytes()[:ROSTER_LIMIT]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    text = _text(data, path)
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    head = [cell.strip().casefold() for cell in rows[0]] if rows else []
+    places = {
+        what: next((head.index(name) for name in names if name in head), -1)
+        for what, names in _COLUMNS.items()
+    }
+    if places["id"] < 0:
+        raise UserError(
+            f"{path} has no column that tells students apart, such as Username, SIS Login ID, "
+            "ID number or Email address"
+        )
+    people: dict[str, Person] = {}
+    for row in rows[1:]:
+        person = _person(row, places)
+        if person is None:
+            continue
+        if person.id in people:
+            raise UserError(f"{path} has two students with the id {person.id}")
+        people[check_name(person.id)] = person
+    return list(people.values())
+
+
+def _text(data: bytes, path: Path) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    for encoding in ("utf-8-sig", "cp949"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise UserError(f"{path} is neither in UTF-8 nor as Korean Windows writes text")
+
+
+def _person(row: list[str], places: dict[str, int]) -> Person | None:
+    def cell(what: str) -> str:
+        at = places[what]
+        return same_letters(row[at].strip()) if 0 <= at < len(row) else ""
+
+    first, last, full = cell("first_name"), cell("last_name"), cell("full")
+    if not (first or last) and "," in full:
+        last, _, first = (part.strip() for part in full.partition(","))
+    elif not (first or last):
+        first = full
+    identity = cell("id")
+    if not identity or full.casefold() == "points possible":
+        return None
+    digits = re.sub(r"\D", "", cell("number"))
+    return Person(identity, first, last, cell("email"), cell("lms_id"), digits, (full,))
+
+
+def enrol(gradebook: Gradebook, people: Iterable[Person]) -> None:
+    """Tell the gradebook who the students are."""
+    with gradebook.database() as database:
+        for person in people:
+            database.update_or_create_student(
+                person.id,
+                first_name=person.first_name or None,
+                last_name=person.last_name or None,
+                email=person.email or None,
+                lms_user_id=person.lms_id or None,
+            )
+
+
+# --- the archive ---
+
+
+def collect(
+    course: Course, assignment: str, source: Path, platform: Platform, people: list[Person]
+) -> Collected:
+    """Fill `submitted/` with what `source`, a zip archive or a folder, holds for an assignment.
+
+    people: of the roster; without any, students are called as the platform calls them.
+    Nobody's submission that is there already is changed.  Raises UserError when nothing can be
+    read, or when the archive is not the platform's.
+    """
+    done = Collected()
+    with contextlib.ExitStack() as stack:
+        members = _members(source, stack, done)
+        owned = _owners(members, platform, people, done)
+        if members and not owned and not done.unmatched:
+            raise UserError(
+                f"{source} does not look like an archive of {platform}: "
+                f"it holds {listed([member.path for member in members], 3)}"
+            )
+        left = TOTAL
+        for student, files in sorted(owned.items()):
+            place = course.student_folder(student) / assignment
+            if course.handed_in(student, assignment)[1] or os.path.lexists(place):
+                done.kept.append(student)
+                continue
+            left -= _fill(place, files, left, done)
+            done.found.append(student)
+    there = {*done.found, *done.kept, *course.students(assignment)}
+    done.missing = sorted(person.id for person in people if person.id not in there)
+    return done
+
+
+def _members(source: Path, stack: contextlib.ExitStack, done: Collected) -> list[Member]:
+    """Every regular file of a class, but what systems add."""
+    if source.is_dir():
+        found, complete = listing(source, MOST, lambda path, _: _is_made(path))
+        if not complete:
+            raise UserError(f"{source} holds more than {MOST} files")
+        return [
+            Member(one.path, one.modified, _from_folder(source, one.path))
+            for one in found
+            if not _is_made(one.path)
+        ]
+    try:
+        file = stack.enter_context(source.open("rb"))
+        archive, inside = zips.opened(file)
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {error.strerror}") from error
+    except zips.Unreadable as error:
+        raise UserError(f"{source}: {error}; name a zip archive or a folder") from error
+    if len(archive.infolist()) > MOST:
+        raise UserError(f"{source} holds more than {MOST} files")
+    accepted = {id(member) for member in inside}
+    for member in archive.infolist():
+        if not member.is_dir() and id(member) not in accepted:
+            where = printable(zips.name_of(member), 120)
+            done.left_out.append(f"{where}: it is a link, or leads out of the archive")
+    return [
+        Member(name, zips.modified(member), _from_zip(archive, member))
+        for member in inside
+        if not _is_made(name := zips.name_of(member))
+    ]
+
+
+def _is_made(path: str) -> bool:
+    return any(passed_over(part) for part in path.split("/") if part)
+
+
+def _from_folder(source: Path, path: str) -> Callable[[], bytes]:
+    return lambda: read_regular(source, path, CHECKPOINT_LIMIT, own_links=True)
+
+
+def _from_zip(archive: ZipFile, member: ZipInfo) -> Callable[[], bytes]:
+    return lambda: zips.content(archive, member, CHECKPOINT_LIMIT)
+
+
+def _owners(
+    members: list[Member], platform: Platform, people: list[Person], done: Collected
+) -> dict[str, dict[str, Member]]:
+    """Student → path in the submission → file; what belongs to nobody is noted in `done`."""
+    pattern = {"moodle": _MOODLE, "canvas": _CANVAS, "folders": _FOLDERS}[platform]
+    matches = [(member, pattern.search(member.path)) for member in members]
+    numbers: dict[str, set[str]] = {}
+    for _, match in matches:
+        if match is not None:
+            numbers.setdefault(_key(match["who"]), set()).add(match.groupdict().get("number") or "")
+    owned: dict[str, dict[str, Member]] = {}
+    unmatched: dict[str, None] = {}
+    for member, match in matches:
+        if match is None:
+            unmatched[f"{printable(member.path, 120)} (no name of a student)"] = None
+            continue
+        if match.groupdict().get("kind", "file") != "file":
+            continue  # a text typed into the platform
+        number = match.groupdict().get("number") or ""
+        who = same_letters(_in_letters(match["who"])).strip()
+        if people:
+            fitting = _fitting(people, who, number)
+            if len(fitting) != 1:
+                names = ", ".join(person.id for person in fitting)
+                said = f"could be {names}" if names else "not in the roster"
+                unmatched[f"{printable(who, 120)} {number}".strip() + f" ({said})"] = None
+                continue
+            student = fitting[0].id
+        else:
+            student = who if len(numbers[_key(match["who"])]) == 1 else f"{who}_{number}"
+        owned.setdefault(student, {})[match["path"]] = member
+    done.unmatched += unmatched
+    return owned
+
+
+def _in_letters(name: str) -> str:
+    """A name of a folder that may be in the letters of Korean Windows."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("cp949", "replace")
+    return name
+
+
+def _fitting(people: list[Person], who: str, number: str) -> list[Person]:
+    """The students that a name and a number of the platform fit: the number, if it is known."""
+    by_number = [p for p in people if number and number in (p.number, p.lms_id)]
+    if by_number:
+        return by_number
+    by_id = [p for p in people if p.id == who]
+    return by_id or [p for p in people if _key(who) and _key(who) in p.names]
+
+
+def _fill(place: Path, files: dict[str, Member], room: int, done: Collected) -> int:
+    """Write a submission, whole or not at all; the bytes it took."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(prefix=".collecting-", dir=place.parent))
+    size = 0
+    try:
+        half.chmod(0o755)
+        for path, member in files.items():
+            where = printable(member.path, 120)
+            try:
+                data = member.read()
+                if size + len(data) > room:
+                    raise UserError(f"the class has more than {TOTAL >> 30} GB; nothing more fits")
+                target = half / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as file:
+                    file.write(data)
+                os.utime(target, ns=(member.modified, member.modified))
+                size += len(data)
+            except (CannotGrade, zips.Unreadable) as error:
+                done.left_out.append(f"{where}: {error}")
+            except (FileExistsError, NotADirectoryError, FileNotFoundError):
+                done.left_out.append(f"{where}: another file has this name")
+        half.rename(place)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+    return size
+
+
+def chosen(platform: str) -> Platform:
+    """The platform of that name; "" for a folder for each student.  Raises UserError."""
+    match platform:
+        case "moodle" | "canvas" | "folders":
+            return platform
+        case "":
+            return "folders"
+    raise UserError(f"--from {platform}: archives of moodle and of canvas are known")

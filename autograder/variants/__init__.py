@@ -1,0 +1,1 @@
+"""Variants of a source made by machine: wrong ones (mutation), right ones (rewriting)."""

@@ -1,0 +1,413 @@
+"""Wrong variants of a solution, made by machine: each has one small mistake.
+
+The operators know Python, and what NumPy and TensorFlow call things; they know no course.  A
+variant may happen to be right all the same: whoever grades it says so.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator
+
+from autograder.variants.code import (
+    BUILTINS,
+    COMPREHENSION,
+    Code,
+    Operator,
+    Surroundings,
+    Variant,
+    does,
+    expression,
+    name,
+    rebuilt,
+    variants,
+)
+
+# Of each name the next two in its row, which begins again at its end, may be taken for it.
+FAMILIES = [
+    row.split()
+    for row in (
+        "relu tanh sigmoid",
+        "softmax log_softmax sigmoid",
+        "reduce_sum reduce_mean reduce_max",
+        "sum mean max min",
+        "min max",
+        "zeros ones",
+        "argmax argmin argsort",
+        "max_pool avg_pool",
+        "truncated_normal random_normal random_uniform",
+        "log exp log1p",
+        "abs square negative",
+        "equal not_equal",
+        "minimum maximum",
+        "floor ceil",
+        "float int",
+        "append extend",
+        "rsplit split",
+        "vstack hstack",
+        "AdamOptimizer GradientDescentOptimizer RMSPropOptimizer",
+        "global_variables_initializer local_variables_initializer",
+        "float32 float64 int32",
+        "int64 int32 float32",
+        "uint8 int8",
+    )
+]
+TEXTS = {"SAME": "VALID", "VALID": "SAME", "float32": "float64", "float64": "float32"}
+ARITHMETIC: dict[type[ast.operator], list[type[ast.operator]]] = {
+    ast.Add: [ast.Sub],
+    ast.Sub: [ast.Add],
+    ast.Mult: [ast.Div, ast.Add],
+    ast.Div: [ast.Mult, ast.FloorDiv],
+    ast.FloorDiv: [ast.Div, ast.Mod],
+    ast.Mod: [ast.FloorDiv],
+    ast.Pow: [ast.Mult],
+    ast.MatMult: [ast.Mult],
+}
+COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
+    ast.Lt: [ast.LtE, ast.Gt],
+    ast.LtE: [ast.Lt, ast.GtE],
+    ast.Gt: [ast.GtE, ast.Lt],
+    ast.GtE: [ast.Gt, ast.LtE],
+    ast.Eq: [ast.NotEq, ast.GtE],
+    ast.NotEq: [ast.Eq],
+    ast.Is: [ast.IsNot],
+    ast.IsNot: [ast.Is],
+    ast.In: [ast.NotIn],
+    ast.NotIn: [ast.In],
+}
+
+
+def mutants(text: str, around: Surroundings) -> list[Variant]:
+    """Every mutant of a source, none of which compiles to what another or the source does."""
+    return variants(text, OPERATORS, around, does)
+
+
+# -- numbers, texts, names -----------------------------------------------------------------------
+
+
+def shift_number(code: Code, around: Surroundings) -> Iterator[str]:
+    """A whole number one more and one less, another by half of it."""
+    for node in code.expressions:
+        match node:
+            case ast.Constant(value=bool()):
+                yield code.swapped(node, ast.Constant(not node.value))
+            case ast.Constant(value=int(whole)):
+                for other in (whole + 1, whole - 1):
+                    yield code.swapped(node, expression(str(other)))
+            case ast.Constant(value=float(value)):
+                for near in (value * 1.5, value / 2) if value else (1.0, -1.0):
+                    yield code.swapped(node, expression(repr(near)))
+
+
+def replace_text(code: Code, around: Surroundings) -> Iterator[str]:
+    """Another word where one is known; else the text without its last character."""
+    for node in code.expressions:
+        match node:
+            case ast.Constant(value=str(text)) if text:
+                if not any(isinstance(n, ast.JoinedStr) for n in code.above(node)):
+                    yield code.swapped(node, ast.Constant(TEXTS.get(text, text[:-1])))
+
+
+def replace_function(code: Code, around: Surroundings) -> Iterator[str]:
+    """A neighbour of a function or type, where there is one of that name."""
+    for node in code.expressions:
+        match node:
+            case ast.Attribute(value=value, attr=attr, ctx=ast.Load()):
+                module = around.resolve(value) if around.is_module(value) else None
+                for other in neighbours(attr):
+                    if module is None or hasattr(module, other):
+                        yield code.swapped(node, ast.Attribute(value, other, ast.Load()))
+            case ast.Name(id=id_, ctx=ast.Load()) if id_ in BUILTINS:
+                for other in neighbours(id_):
+                    if other in BUILTINS:
+                        yield code.swapped(node, name(other))
+
+
+def neighbours(word: str) -> list[str]:
+    """What may be taken for a function of this name, the nearest first."""
+    found: dict[str, None] = {}
+    for row in FAMILIES:
+        if word in row:
+            at = row.index(word)
+            found |= dict.fromkeys([*row[at + 1 :], *row[:at]][:2])
+    return list(found)
+
+
+def exchange_name(code: Code, around: Surroundings) -> Iterator[str]:
+    """In place of a name the ones that the cell has used before and after it."""
+    free = [
+        node
+        for node in code.expressions
+        if isinstance(node, ast.Name)
+        and isinstance(node.ctx, ast.Load)
+        and node.id not in around.modules
+        and node.id not in BUILTINS
+        and not _receives(code, node)
+        and not isinstance(code.parents[node], ast.Expr)  # a bare name does nothing
+    ]
+    free.sort(key=lambda node: (node.lineno, node.col_offset))
+    used = list(dict.fromkeys(node.id for node in free))
+    for node in free:
+        at = used.index(node.id)
+        for other in dict.fromkeys((used[at - 1], used[(at + 1) % len(used)])):
+            if other != node.id:
+                yield code.swapped(node, name(other))
+
+
+def _receives(code: Code, node: ast.AST) -> bool:
+    """Whether a method of this is called: of anything else there is none, nearly always."""
+    method = code.parents[node]
+    return isinstance(method, ast.Attribute) and isinstance(code.parents[method], ast.Call)
+
+
+def shift_index(code: Code, around: Surroundings) -> Iterator[str]:
+    """The place after the one that a name says."""
+    for node in code.expressions:
+        match node:
+            case ast.Subscript(slice=place):
+                parts = place.elts if isinstance(place, ast.Tuple) else [place]
+                for part in parts:
+                    if isinstance(part, ast.Name):
+                        yield code.swapped(part, ast.BinOp(part, ast.Add(), ast.Constant(1)))
+
+
+# -- expressions ---------------------------------------------------------------------------------
+
+
+def negate(code: Code, around: Surroundings) -> Iterator[str]:
+    """A minus or a `not` more or less."""
+    for node in code.expressions:
+        match node:
+            case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=operand):
+                yield code.swapped(node, operand)
+            case ast.BinOp(left=left, right=right):
+                for operand in (left, right):
+                    if not isinstance(operand, ast.List | ast.ListComp | ast.Constant):
+                        yield code.swapped(operand, ast.UnaryOp(ast.USub(), operand))
+            case ast.Constant(value=int() | float()) if node.value and node.value is not True:
+                yield code.swapped(node, ast.UnaryOp(ast.USub(), node))
+            case ast.IfExp(test=test):
+                yield code.swapped(test, ast.UnaryOp(ast.Not(), test))
+    for statement in code.statements:
+        match statement:
+            case ast.Return(value=ast.Call() | ast.BinOp() | ast.Name() as value):
+                yield code.swapped(value, ast.UnaryOp(ast.USub(), value))
+            case ast.If(test=test) | ast.While(test=test):
+                yield code.swapped(test, ast.UnaryOp(ast.Not(), test))
+
+
+def replace_operator(code: Code, around: Surroundings) -> Iterator[str]:
+    """Another operation or comparison, `and` for `or`."""
+    for node in code.expressions:
+        match node:
+            case ast.BinOp(left=left, op=op, right=right):
+                for other in ARITHMETIC.get(type(op), []):
+                    yield code.swapped(node, ast.BinOp(left, other(), right))
+            case ast.Compare(left=left, ops=[op], comparators=right):
+                for comparison in COMPARISONS[type(op)]:
+                    yield code.swapped(node, ast.Compare(left, [comparison()], right))
+            case ast.BoolOp(op=op, values=values):
+                joined = ast.Or() if isinstance(op, ast.And) else ast.And()
+                yield code.swapped(node, ast.BoolOp(joined, values))
+    for statement in code.statements:
+        match statement:
+            case ast.AugAssign(target=target, op=op, value=value):
+                for other in ARITHMETIC.get(type(op), []):
+                    yield from restated(code, statement, ast.AugAssign(target, other(), value))
+                yield from restated(code, statement, ast.Assign([target], value))
+
+
+def exchange_operands(code: Code, around: Surroundings) -> Iterator[str]:
+    """`b - a` for `a - b`; not where the order makes no difference to numbers."""
+    for node in code.expressions:
+        match node:
+            case ast.BinOp(left=left, op=op, right=right):
+                joined = (ast.List, ast.ListComp, ast.Tuple, ast.JoinedStr)
+                numbers = isinstance(op, ast.Add | ast.Mult)
+                if not numbers or isinstance(left, joined) or isinstance(right, joined):
+                    yield code.edited([(left, wrapped(code, right)), (right, wrapped(code, left))])
+            case ast.IfExp(body=body, orelse=other):
+                yield code.edited([(body, code.text_of(other)), (other, code.text_of(body))])
+
+
+def wrapped(code: Code, node: ast.expr) -> str:
+    """The text of an operand, in parentheses unless it needs none."""
+    text = code.text_of(node)
+    return f"({text})" if isinstance(node, ast.BinOp | ast.UnaryOp | ast.IfExp) else text
+
+
+def leave_out_call(code: Code, around: Surroundings) -> Iterator[str]:
+    """The argument of a call, or what a method was called on, in place of the result."""
+    for node in code.expressions:
+        match node:
+            case ast.Call(func=func, args=[first, *_]) if not isinstance(first, ast.Starred):
+                if not isinstance(first, COMPREHENSION):
+                    yield code.swapped(node, first)
+                if isinstance(func, ast.Attribute) and not around.is_module(func.value):
+                    yield code.swapped(node, func.value)
+            case ast.Call(func=ast.Attribute(value=value)) if not around.is_module(value):
+                yield code.swapped(node, value)
+            case ast.Attribute(value=value, ctx=ast.Load()) if not around.is_module(value):
+                if not isinstance(code.parents[node], ast.Call):
+                    yield code.swapped(node, value)
+
+
+def drop_argument(code: Code, around: Surroundings) -> Iterator[str]:
+    """A call without one of its named arguments, or without the last of the others."""
+    for node in code.expressions:
+        if isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                left = [other for other in node.keywords if other is not keyword]
+                yield code.swapped(node, ast.Call(node.func, node.args, left))
+            if node.args:
+                yield code.swapped(node, ast.Call(node.func, node.args[:-1], node.keywords))
+
+
+def exchange_arguments(code: Code, around: Surroundings) -> Iterator[str]:
+    """Two arguments that stand beside each other, each in the other's place."""
+    for node in code.expressions:
+        if isinstance(node, ast.Call):
+            values = [*node.args, *(keyword.value for keyword in node.keywords)]
+            yield from exchanged(code, values)
+
+
+def exchange_elements(code: Code, around: Surroundings) -> Iterator[str]:
+    """Two elements, axes or targets that stand beside each other, each in the other's place."""
+    for node in code.expressions:
+        match node:
+            case ast.List(elts=values) | ast.Tuple(elts=values):
+                yield from exchanged(code, values)
+            case ast.Dict(values=values):
+                yield from exchanged(code, values)
+
+
+def exchanged(code: Code, values: list[ast.expr]) -> Iterator[str]:
+    """The source with two neighbours of `values` exchanged, each pair in turn."""
+    for one, other in itertools.pairwise(values):
+        held = any(isinstance(n, ast.JoinedStr) for n in code.above(one))
+        if (
+            not held
+            and not isinstance(one, ast.GeneratorExp)
+            and not isinstance(other, ast.GeneratorExp)
+        ):
+            yield code.edited([(one, code.text_of(other)), (other, code.text_of(one))])
+
+
+def drop_element(code: Code, around: Surroundings) -> Iterator[str]:
+    """A list or tuple without its first or its last element."""
+    for node in code.expressions:
+        if isinstance(node, ast.List | ast.Tuple) and len(node.elts) > 1:
+            place = isinstance(code.parents[node], ast.Subscript)
+            if isinstance(node.ctx, ast.Load) and not place:
+                for left in (node.elts[1:], node.elts[:-1]):
+                    yield code.swapped(node, type(node)(left, node.ctx))
+
+
+def swap_axes(code: Code, around: Surroundings) -> Iterator[str]:
+    """The transpose of what was reshaped."""
+    for node in code.expressions:
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr="reshape")):
+                if not around.is_module(value):
+                    yield code.swapped(node, ast.Attribute(node, "T", ast.Load()))
+
+
+def shift_slice(code: Code, around: Surroundings) -> Iterator[str]:
+    """A slice without one of its bounds, without its first place, or turned round."""
+    for node in code.expressions:
+        match node:
+            case ast.Slice(lower=lower, upper=upper, step=None) if lower or upper:
+                if lower and upper:
+                    yield code.swapped(node, ast.Slice(lower, None))
+                    yield code.swapped(node, ast.Slice(None, upper))
+                else:
+                    yield code.swapped(node, ast.Slice(None, None))
+                if upper:
+                    yield code.swapped(node, ast.Slice(ast.Constant(1), upper))
+            case ast.Slice(lower=None, upper=None, step=None):
+                turned = ast.Slice(None, None, ast.UnaryOp(ast.USub(), ast.Constant(1)))
+                yield code.swapped(node, turned)
+
+
+# -- statements ----------------------------------------------------------------------------------
+
+
+def restated(code: Code, statement: ast.stmt, *new: ast.stmt) -> Iterator[str]:
+    """The source with other statements in place of one, where it has lines of its own."""
+    source = code.restated(statement, new)
+    if source is not None:
+        yield source
+
+
+def drop_statement(code: Code, around: Surroundings) -> Iterator[str]:
+    """A statement does nothing; not those that did nothing before."""
+    for statement in code.statements:
+        match statement:
+            case ast.Expr(value=ast.Name() | ast.Constant()) | ast.Pass():
+                continue
+        yield code.edited([(statement, "pass")])
+
+
+def drop_result(code: Code, around: Surroundings) -> Iterator[str]:
+    """What is returned is computed, and not returned."""
+    for statement in code.statements:
+        match statement:
+            case ast.Return(value=ast.expr() as value):
+                yield from restated(code, statement, ast.Expr(value))
+
+
+def end_loop(code: Code, around: Surroundings) -> Iterator[str]:
+    """A loop that ends after its first turn, or begins with the second."""
+    for statement in code.statements:
+        match statement:
+            case ast.For(body=[*_, last]):
+                yield from restated(code, last, last, ast.Break())
+    for node in code.expressions:
+        match node:
+            case ast.Call(func=ast.Name(id="range"), args=[stop]):
+                yield code.swapped(node, ast.Call(name("range"), [ast.Constant(1), stop], []))
+            case ast.Call(func=ast.Name(id="enumerate"), args=[items]):
+                start = [items, ast.Constant(1)]
+                yield code.swapped(node, ast.Call(name("enumerate"), start, []))
+
+
+def move_over_edge(code: Code, around: Surroundings) -> Iterator[str]:
+    """The last statement of a block behind it, and the statement behind a block into it."""
+    for block in code.blocks():
+        for at, statement in enumerate(block):
+            match statement:
+                case ast.For(body=body, orelse=[]) | ast.If(body=body, orelse=[]):
+                    if len(body) > 1 and not isinstance(body[-1], ast.Return):
+                        rest = rebuilt(statement, {})
+                        rest.body = body[:-1]
+                        yield from restated(code, statement, rest, body[-1])
+                    if at + 1 < len(block) and not isinstance(body[-1], ast.Return):
+                        more = rebuilt(statement, {})
+                        more.body = [*body, block[at + 1]]
+                        yield code.edited(
+                            [(statement, code.laid(statement, [more])), (block[at + 1], "pass")]
+                        )
+
+
+OPERATORS: dict[str, Operator] = {
+    "shift a number": shift_number,
+    "replace a text": replace_text,
+    "replace a function": replace_function,
+    "exchange names": exchange_name,
+    "shift an index": shift_index,
+    "negate": negate,
+    "replace an operator": replace_operator,
+    "exchange operands": exchange_operands,
+    "leave out a call": leave_out_call,
+    "drop an argument": drop_argument,
+    "exchange arguments": exchange_arguments,
+    "exchange elements": exchange_elements,
+    "drop an element": drop_element,
+    "swap axes": swap_axes,
+    "shift a slice": shift_slice,
+    "drop a statement": drop_statement,
+    "drop a result": drop_result,
+    "end a loop": end_loop,
+    "move over an edge": move_over_edge,
+}

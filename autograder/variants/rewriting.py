@@ -1,0 +1,663 @@
+"""Right variants of a solution, made by machine: each says the same in other words.
+
+An operator leaves alone what it cannot tell to mean the same: names that others may use, the order
+in which calls are made, what may be a tensor and what a number.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from autograder.variants.code import (
+    BUILTINS,
+    COMPREHENSION,
+    NEST,
+    Code,
+    Operator,
+    Surroundings,
+    Variant,
+    fixed,
+    loaded,
+    name,
+    rebuilt,
+    stored,
+    variants,
+)
+
+OWN_CELL = "scratch = [number**2 for number in range(5)]\nprint(scratch)"
+PARTS = ("math", "linalg", "random", "nn")  # where a module may have a function once more
+TENSORS = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
+MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Eq: ast.Eq, ast.NotEq: ast.NotEq, ast.Is: ast.Is, ast.IsNot: ast.IsNot,
+    ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE,
+}  # fmt: skip
+
+
+def rewritings(text: str, around: Surroundings) -> list[Variant]:
+    """Every rewriting of a source, no two of which are written alike."""
+
+    def written(source: str) -> str:
+        compile(source, "cell", "exec", dont_inherit=True)
+        return source
+
+    return variants(text, OPERATORS, around, written)
+
+
+def restated(code: Code, statement: ast.stmt, *new: ast.stmt | str) -> Iterator[str]:
+    """The source with other statements in place of one, where it has lines of its own."""
+    source = code.restated(statement, new)
+    if source is not None:
+        yield source
+
+
+def assigned(target: str, value: ast.expr) -> ast.Assign:
+    """`target = value`."""
+    return ast.Assign([ast.Name(target, ast.Store())], value, lineno=0)
+
+
+def unused(code: Code, around: Surroundings, *wanted: str) -> list[str]:
+    """Names like those wanted that stand for nothing yet."""
+    taken = loaded(code.tree) | stored(code.tree) | around.words | set(around.modules) | BUILTINS
+    taken |= {n.arg for n in ast.walk(code.tree) if isinstance(n, ast.arg)}
+    numbered = (itertools.chain([w], (f"{w}_{n}" for n in itertools.count(2))) for w in wanted)
+    return [next(word for word in words if word not in taken) for words in numbered]
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def rename_locals(code: Code, around: Surroundings) -> Iterator[str]:
+    """Other names for what a function or a comprehension keeps to itself, one by one and all."""
+    scopes: list[tuple[ast.AST, list[str]]] = []
+    for node in ast.walk(code.tree):
+        if isinstance(node, ast.FunctionDef):
+            if any(isinstance(n, ast.Global | ast.Nonlocal) for n in ast.walk(node)):
+                continue
+            given = {n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)}
+            inner = [n for n in ast.walk(node) if n is not node and isinstance(n, NEST)]
+            if not inner:
+                scopes.append((node, sorted(stored(node) - given)))
+        elif isinstance(node, COMPREHENSION) and code.function(node) is None:
+            own = set().union(*(stored(g.target) for g in node.generators))
+            scopes.append((node, sorted(own - loaded(node.generators[0].iter))))
+    for scope, names in scopes:
+        fresh = dict(zip(names, unused(code, around, *(f"my_{n}" for n in names)), strict=True))
+        for chosen in [*([old] for old in names), names]:
+            yield _renamed(code, scope, {old: fresh[old] for old in chosen})
+
+
+def rename_globals(code: Code, around: Surroundings) -> Iterator[str]:
+    """Another name for what a cell defines and nothing else names."""
+    outside = [n for n in ast.walk(code.tree) if isinstance(n, (ast.Global, *NEST))]
+    names = sorted(stored(code.tree) - around.words)
+    if not outside and names:
+        fresh = dict(zip(names, unused(code, around, *(f"the_{n}" for n in names)), strict=True))
+        for chosen in [*([old] for old in names), names]:
+            yield _renamed(code, code.tree, {old: fresh[old] for old in chosen})
+
+
+def _renamed(code: Code, scope: ast.AST, fresh: dict[str, str]) -> str:
+    places = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in fresh]
+    texts = [n for n in ast.walk(scope) if isinstance(n, ast.JoinedStr)]
+    within = {inner for text in texts for inner in ast.walk(text)}
+    changes: dict[ast.AST, ast.AST] = {n: ast.Name(fresh[n.id], n.ctx) for n in places}
+    edits: list[tuple[ast.expr | ast.stmt, str]] = [
+        (n, fresh[n.id]) for n in places if n not in within
+    ]
+    outer = [text for text in texts if not any(n in texts for n in code.above(text))]
+    edits += [(text, ast.unparse(rebuilt(text, changes))) for text in outer]
+    return code.edited(edits)
+
+
+def alias_module(code: Code, around: Surroundings) -> Iterator[str]:
+    """A module under another name."""
+    for old, module in around.modules.items():
+        places = [n for n in code.expressions if isinstance(n, ast.Name) and n.id == old]
+        if places:
+            (new,) = unused(code, around, f"{old}_again")
+            text = code.edited([(place, new) for place in places])
+            yield f"import {module} as {new}\n{text}"
+
+
+def alias_function(code: Code, around: Surroundings) -> Iterator[str]:
+    """A function of a module under a name of its own, made in the line before its first call."""
+    known = set()
+    for node in code.expressions:
+        match node:
+            case ast.Call(func=ast.Attribute(attr=attr) as func) if around.is_module(func.value):
+                statement = code.statement(node)
+                simple = isinstance(statement, ast.Assign | ast.Expr | ast.Return)
+                if attr not in known and simple:
+                    known.add(attr)
+                    (new,) = unused(code, around, f"my_{attr}")
+                    text = rebuilt(statement, {func: name(new)})
+                    yield from restated(code, statement, assigned(new, func), text)
+
+
+# -- expressions ---------------------------------------------------------------------------------
+
+
+def of_module(node: ast.AST, around: Surroundings) -> Any:
+    """The function that is called, where it is one of a module; else None."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=value) as func) if around.is_module(value):
+            return around.resolve(func)
+    return None
+
+
+def parameters(function: Any) -> list[str] | None:
+    """Names of the parameters that may be given by place or by name; None where that is unknown."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    names = list(itertools.takewhile(lambda p: p.kind == p.POSITIONAL_OR_KEYWORD, found))
+    return [parameter.name for parameter in names]
+
+
+def name_arguments(code: Code, around: Surroundings) -> Iterator[str]:
+    """Arguments by name in place of by position."""
+    for node in code.expressions:
+        function = of_module(node, around)
+        names = parameters(function) if function is not None else None
+        if names is None or not isinstance(node, ast.Call) or len(names) < len(node.args):
+            continue
+        if any(isinstance(argument, ast.Starred) for argument in node.args):
+            continue
+        for kept in (0, 1)[: len(node.args)]:
+            pairs = list(zip(names, node.args, strict=False))[kept:]
+            named = [ast.keyword(parameter, value) for parameter, value in pairs]
+            yield code.swapped(node, ast.Call(node.func, node.args[:kept], named + node.keywords))
+
+
+def place_arguments(code: Code, around: Surroundings) -> Iterator[str]:
+    """Arguments by position in place of by name."""
+    for node in code.expressions:
+        function = of_module(node, around)
+        names = parameters(function) if function is not None else None
+        if names is None or not isinstance(node, ast.Call):
+            continue
+        placed, named = list(node.args), list(node.keywords)
+        while named and names[len(placed) : len(placed) + 1] == [named[0].arg]:
+            placed.append(named.pop(0).value)
+            yield code.swapped(node, ast.Call(node.func, list(placed), list(named)))
+
+
+def order_arguments(code: Code, around: Surroundings) -> Iterator[str]:
+    """Named arguments in another order."""
+    for node in code.expressions:
+        match node:
+            case ast.Call(func=func, args=args, keywords=[_, _, *_] as named):
+                simple = not any(isinstance(n, ast.Call) for k in named for n in ast.walk(k.value))
+                if simple and all(k.arg for k in named):
+                    yield code.swapped(node, ast.Call(func, args, named[::-1]))
+
+
+def another_path(code: Code, around: Surroundings) -> Iterator[str]:
+    """The same function by the other name that its module has for it."""
+    for node in code.expressions:
+        function = of_module(node, around)
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr=attr) as func) if function:
+                top = value
+                while isinstance(top, ast.Attribute):
+                    top = top.value
+                places = [ast.Attribute(top, part, ast.Load()) for part in PARTS]
+                same = inspect.unwrap(function)  # around it may be what belongs to one name only
+                for place in [top, *places]:
+                    other = ast.Attribute(place, attr, ast.Load())
+                    another = ast.unparse(other) != ast.unparse(func)
+                    found = around.resolve(other)
+                    if another and callable(found) and inspect.unwrap(found) is same:
+                        yield code.swapped(func, other)
+
+
+def spell_operation(code: Code, around: Surroundings) -> Iterator[str]:
+    """`tf.add(a, b)` for `a + b` where one of them is a tensor, and `a @ b` for `tf.matmul`."""
+
+    def tensor(node: ast.AST) -> ast.expr | None:
+        """The module whose call makes this tensor."""
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name() as top)):
+                if hasattr(around.resolve(top), "Tensor"):
+                    function = around.resolve(node.func)
+                    return None if isinstance(function, type) else top
+            case ast.BinOp(left=left, right=right):
+                return tensor(left) or tensor(right)
+            case ast.UnaryOp(operand=operand):
+                return tensor(operand)
+        return None
+
+    for node in code.expressions:
+        match node:
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in TENSORS:
+                top = tensor(left) or tensor(right)
+                if top is not None:
+                    function = ast.Attribute(top, TENSORS[type(op)], ast.Load())
+                    yield code.swapped(node, ast.Call(function, [left, right], []))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                top = tensor(operand)
+                if top is not None:
+                    function = ast.Attribute(top, "negative", ast.Load())
+                    yield code.swapped(node, ast.Call(function, [operand], []))
+            case ast.Call(func=ast.Attribute(attr="matmul"), args=[left, right], keywords=[]):
+                yield code.swapped(node, ast.BinOp(left, ast.MatMult(), right))
+
+
+def mirror(code: Code, around: Surroundings) -> Iterator[str]:
+    """`0 == a` for `a == 0`; a doubled `not`."""
+    for node in code.expressions:
+        match node:
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in MIRRORED:
+                calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+                if not calls:
+                    turned = ast.Compare(right, [MIRRORED[type(op)]()], [left])
+                    yield code.swapped(node, turned)
+    for statement in code.statements:
+        match statement:
+            case ast.If(test=test) | ast.While(test=test):
+                once = ast.UnaryOp(ast.Not(), test)
+                yield code.swapped(test, ast.UnaryOp(ast.Not(), once))
+
+
+def parenthesise(code: Code, around: Surroundings) -> Iterator[str]:
+    """What each statement computes in parentheses."""
+    values = [
+        statement.value
+        for statement in code.statements
+        if isinstance(statement, ast.Assign | ast.Return) and statement.value is not None
+    ]
+    yield code.edited([(value, f"({code.text_of(value)})") for value in values])
+
+
+def make_list(code: Code, around: Surroundings) -> Iterator[str]:
+    """`list(...)` of a generator for a comprehension."""
+    for node in code.expressions:
+        match node:
+            case ast.ListComp(elt=elt, generators=generators):
+                inner = ast.GeneratorExp(elt, generators)
+                yield code.swapped(node, ast.Call(name("list"), [inner], []))
+
+
+# -- statements ----------------------------------------------------------------------------------
+
+
+def introduce_variable(code: Code, around: Surroundings) -> Iterator[str]:
+    """Two statements for one: what is computed first has a name of its own."""
+    (new,) = unused(code, around, "part")
+    for statement in code.statements:
+        match statement:
+            case ast.Assign(value=value) | ast.Return(value=ast.expr() as value):
+                for part in [*_first_computed(value), *_constant(value)]:
+                    rest = rebuilt(statement, {part: name(new)})
+                    yield from restated(code, statement, assigned(new, part), rest)
+
+
+def _first_computed(node: ast.expr) -> Iterator[ast.expr]:
+    """What is computed before everything else in an expression that is computed for certain."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Call() as inner)):
+            yield inner
+            yield from _first_computed(inner)
+        case ast.Call(args=[first, *_]) if isinstance(first, ast.Call | ast.BinOp | ast.UnaryOp):
+            yield first
+            yield from _first_computed(first)
+        case ast.BinOp(left=first) | ast.UnaryOp(operand=first):
+            if not isinstance(first, ast.Name | ast.Constant | ast.List):
+                yield first
+                yield from _first_computed(first)
+
+
+def _constant(node: ast.expr) -> Iterator[ast.expr]:
+    """Lists of numbers among the arguments of a call: it does not matter when they are made."""
+    for inner in ast.walk(node):
+        match inner:
+            case ast.Call(args=args, keywords=keywords):
+                for value in [*args, *(k.value for k in keywords)]:
+                    match value:
+                        case ast.List(elts=[ast.Constant(), *rest]):
+                            if all(isinstance(r, ast.Constant) for r in rest):
+                                yield value
+
+
+def inline_variable(code: Code, around: Surroundings) -> Iterator[str]:
+    """One statement for two: what is only read once stands where it is read."""
+    for block in code.blocks():
+        for one, other in itertools.pairwise(block):
+            match one:
+                case ast.Assign(targets=[ast.Name(id=target)], value=value):
+                    scope = code.function(one) or code.tree
+                    own = scope is not code.tree or target not in around.words
+                    reads = [
+                        n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == target
+                    ]
+                    if (
+                        not own
+                        or len(reads) != 2
+                        or not isinstance(other, ast.Assign | ast.Return | ast.Expr)
+                    ):
+                        continue
+                    read = reads[1]
+                    nest = (*NEST, *COMPREHENSION)
+                    between = list(code.between(read, other))
+                    calls = [n for n in ast.walk(other) if isinstance(n, ast.Call)]
+                    if any(isinstance(n, nest) for n in between) or other not in code.above(read):
+                        continue
+                    if all(call in between for call in calls):
+                        yield code.edited(
+                            [(one, "pass"), (other, ast.unparse(rebuilt(other, {read: value})))]
+                        )
+
+
+def loop_for_comprehension(code: Code, around: Surroundings) -> Iterator[str]:
+    """A loop that appends in place of a comprehension."""
+    for node in code.expressions:
+        match node:
+            case ast.ListComp(elt=elt, generators=[ast.comprehension(is_async=0) as only]):
+                statement = code.statement(node)
+                above = list(code.between(node, statement))
+                if any(isinstance(n, (*NEST, *COMPREHENSION, ast.IfExp)) for n in above):
+                    continue
+                if not isinstance(statement, ast.Assign | ast.Return | ast.Expr):
+                    continue
+                calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)]
+                inside = list(ast.walk(node))
+                if any(call not in above and call not in inside for call in calls):
+                    continue
+                names = sorted(stored(only.target))
+                made, *fresh = unused(code, around, "made", *(f"each_{n}" for n in names))
+                turned = dict(zip(names, fresh, strict=True))
+                changes: dict[ast.AST, ast.AST] = {
+                    n: ast.Name(turned[n.id], n.ctx)
+                    for n in inside
+                    if isinstance(n, ast.Name) and n.id in turned
+                }
+                add = ast.Call(
+                    ast.Attribute(name(made), "append", ast.Load()), [rebuilt(elt, changes)], []
+                )
+                body: list[ast.stmt] = [ast.Expr(add)]
+                for test in reversed(only.ifs):
+                    body = [ast.If(rebuilt(test, changes), body, [])]
+                loop = ast.For(rebuilt(only.target, changes), only.iter, body, [], lineno=0)
+                rest = rebuilt(statement, {node: name(made)})
+                yield from restated(
+                    code, statement, assigned(made, ast.List([], ast.Load())), loop, rest
+                )
+
+
+def comprehension_for_loop(code: Code, around: Surroundings) -> Iterator[str]:
+    """A comprehension in place of a loop that only appends."""
+    for statement in code.statements:
+        match statement:
+            case ast.For(
+                target=target,
+                iter=items,
+                body=[
+                    ast.Expr(
+                        value=ast.Call(
+                            func=ast.Attribute(value=ast.Name(id=listed), attr="append"),
+                            args=[elt],
+                        )
+                    )
+                ],
+                orelse=[],
+            ):
+                if listed not in loaded(elt):
+                    made = ast.ListComp(elt, [ast.comprehension(target, items, [], 0)])
+                    yield from restated(
+                        code,
+                        statement,
+                        ast.AugAssign(ast.Name(listed, ast.Store()), ast.Add(), made),
+                    )
+
+
+def while_for_range(code: Code, around: Surroundings) -> Iterator[str]:
+    """A `while` that counts in place of a `for` over a range."""
+    for statement in code.statements:
+        match statement:
+            case ast.For(
+                target=ast.Name(id=target),
+                iter=ast.Call(func=ast.Name(id="range"), args=[stop], keywords=[]),
+                body=body,
+                orelse=[],
+            ) if isinstance(stop, ast.Constant | ast.Name):
+                kept = set().union(*map(stored, body))
+                if not loaded(stop) & kept:
+                    (turn,) = unused(code, around, "turn")
+                    test = ast.Compare(name(turn), [ast.Lt()], [stop])
+                    count = ast.AugAssign(ast.Name(turn, ast.Store()), ast.Add(), ast.Constant(1))
+                    loop = ast.While(test, [assigned(target, name(turn)), count, *body], [])
+                    yield from restated(code, statement, assigned(turn, ast.Constant(0)), loop)
+
+
+def number_turns(code: Code, around: Surroundings) -> Iterator[str]:
+    """A range that begins at 1, and an index that is one less; `iter` of a list of the range."""
+    for statement in code.statements:
+        match statement:
+            case ast.For(
+                target=ast.Name(id=target),
+                iter=ast.Call(func=ast.Name(id="range"), args=[stop], keywords=[]) as items,
+            ):
+                yield code.swapped(items, ast.Call(name("list"), [items], []))
+                (turn,) = unused(code, around, "turn")
+                above = ast.BinOp(stop, ast.Add(), ast.Constant(1))
+                shifted = ast.Call(name("range"), [ast.Constant(1), above], [])
+                less = ast.BinOp(name(turn), ast.Sub(), ast.Constant(1))
+                loop = rebuilt(statement, {})
+                loop.target, loop.iter = ast.Name(turn, ast.Store()), shifted
+                loop.body = [assigned(target, less), *loop.body]
+                yield from restated(code, statement, loop)
+
+
+def split_targets(code: Code, around: Surroundings) -> Iterator[str]:
+    """A tuple under one name, then its parts, in place of an assignment to several names."""
+    for statement in code.statements:
+        match statement:
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=value):
+                if all(isinstance(target, ast.Name) for target in targets):
+                    (new,) = unused(code, around, "parts")
+                    parts: list[ast.stmt] = [assigned(new, ast.Call(name("list"), [value], []))]
+                    for at, target in enumerate(targets):
+                        part = ast.Subscript(name(new), ast.Constant(at), ast.Load())
+                        parts.append(ast.Assign([target], part, lineno=0))
+                    yield from restated(code, statement, *parts)
+
+
+def join_targets(code: Code, around: Surroundings) -> Iterator[str]:
+    """One assignment to two names in place of two."""
+    for one, other in _neighbours(code):
+        match one, other:
+            case (
+                ast.Assign(targets=[ast.Name(id=first)], value=value),
+                ast.Assign(targets=[ast.Name() as second], value=more),
+            ) if first not in loaded(more) and first != second.id:
+                target = ast.Tuple([ast.Name(first, ast.Store()), second], ast.Store())
+                both = ast.Assign([target], ast.Tuple([value, more], ast.Load()), lineno=0)
+                yield code.edited([(one, "pass"), (other, ast.unparse(fixed(both)))])
+
+
+def join_lines(code: Code, around: Surroundings) -> Iterator[str]:
+    """Two statements on a line, every second pair of a block."""
+    simple = (ast.Assign, ast.Expr, ast.AugAssign, ast.Return)
+    edits: list[tuple[ast.expr | ast.stmt, str]] = []
+    done: set[ast.stmt] = set()
+    for one, other in _neighbours(code):
+        if isinstance(one, simple) and isinstance(other, simple) and one not in done:
+            done.add(other)
+            both = f"{ast.unparse(one)}; {ast.unparse(other)}"
+            edits += [(one, "pass"), (other, both)]
+    yield code.edited(edits)
+
+
+def _neighbours(code: Code) -> Iterator[tuple[ast.stmt, ast.stmt]]:
+    for block in code.blocks():
+        for one, other in itertools.pairwise(block):
+            if one in code.statements and other in code.statements:
+                yield one, other
+
+
+def spell_step(code: Code, around: Surroundings) -> Iterator[str]:
+    """`i = i + 1` for `i += 1`."""
+    for statement in code.statements:
+        match statement:
+            case ast.AugAssign(target=ast.Name(id=id_), op=op, value=ast.Constant() as value):
+                step = ast.BinOp(name(id_), op, value)
+                yield from restated(code, statement, assigned(id_, step))
+
+
+def annotate(code: Code, around: Surroundings) -> Iterator[str]:
+    """Types beside all names that a cell sets, and at functions."""
+    declared = {n for s in ast.walk(code.tree) if isinstance(s, ast.Global) for n in s.names}
+    edits: list[tuple[ast.expr | ast.stmt, str]] = []
+    for statement in code.statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=id_) as target]) if id_ not in declared:
+                edits.append((target, f"{id_}: object"))
+            case ast.FunctionDef():
+                typed = rebuilt(statement, {})
+                typed.returns = name("object")
+                for argument in typed.args.args:
+                    argument.annotation = ast.Constant("object")
+                yield from restated(code, statement, typed)
+    yield code.edited(edits)
+
+
+def document(code: Code, around: Surroundings) -> Iterator[str]:
+    """A text at the beginning, a comment behind each line that ends a statement."""
+    yield f'"""My own solution."""\n{code.text}'
+    yield f"# My own solution.\n\n{code.text}\n\n# That is all."
+    for statement in code.statements:
+        if isinstance(statement, ast.FunctionDef):
+            told = rebuilt(statement, {})
+            if ast.get_docstring(told) is not None:
+                del told.body[0]
+            if told.body:
+                yield from restated(code, statement, told)
+
+
+def wrap_in_block(code: Code, around: Surroundings) -> Iterator[str]:
+    """The cell, or the body of its function, within `if True:`, a loop of one turn, or `try`."""
+    last = code.tree.body[-1] if code.tree.body else None
+    bare = [last] if isinstance(last, ast.Expr) else []
+    body = code.tree.body[:-1] if bare else code.tree.body
+    tail = "\n".join(ast.unparse(statement) for statement in bare)
+    if body:
+        for block in _blocks(code, around, body):
+            yield f"{ast.unparse(fixed(block))}\n{tail}"
+    for statement in code.statements:
+        if isinstance(statement, ast.FunctionDef):
+            whole = rebuilt(statement, {})
+            for block in _blocks(code, around, whole.body):
+                other = rebuilt(whole, {})
+                other.body = [block]
+                yield from restated(code, statement, other)
+
+
+def _blocks(code: Code, around: Surroundings, body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    yield ast.If(ast.Constant(True), body, [])
+    (once,) = unused(code, around, "once")
+    if not any(isinstance(s, ast.Break | ast.Continue) for s in body):
+        one = ast.Call(name("range"), [ast.Constant(1)], [])
+        yield ast.For(ast.Name(once, ast.Store()), one, body, [], lineno=0)
+    yield ast.Try(body, [], [], [ast.Pass()])
+
+
+def extract_function(code: Code, around: Surroundings) -> Iterator[str]:
+    """What is assigned or returned comes from a function; the whole cell from one."""
+    (new,) = unused(code, around, "made_by")
+    for statement in code.statements:
+        match statement:
+            case ast.Assign(value=value) | ast.Return(value=ast.expr() as value):
+                if isinstance(value, ast.Name | ast.Constant):
+                    continue
+                function = code.function(statement)
+                given: list[str] = []
+                if function is not None:
+                    local = stored(function) | {a.arg for a in function.args.args}
+                    given = sorted(local & loaded(value))
+                head = _function(new, given, [ast.Return(value)])
+                call = ast.Call(name(new), [name(one) for one in given], [])
+                yield from restated(code, statement, head, rebuilt(statement, {value: call}))
+    yield from _cell_as_function(code, around)
+
+
+def _cell_as_function(code: Code, around: Surroundings) -> Iterator[str]:
+    (new,) = unused(code, around, "solve")
+    last = code.tree.body[-1] if code.tree.body else None
+    bare = [last] if isinstance(last, ast.Expr) else []
+    body = code.tree.body[:-1] if bare else code.tree.body
+    imported = [n for n in ast.walk(code.tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    inner = [n for n in ast.walk(code.tree) if isinstance(n, NEST)]
+    if not body or imported or inner:
+        return
+    names = sorted(n for n in stored(code.tree) if n in around.words)
+    declared: list[ast.stmt] = [ast.Global(names)] if names else []
+    head = _function(new, [], [*declared, *body])
+    tail = "\n".join(ast.unparse(statement) for statement in bare)
+    yield f"{ast.unparse(fixed(head))}\n{new}()\n{tail}"
+
+
+def _function(new: str, given: list[str], body: list[ast.stmt]) -> ast.FunctionDef:
+    arguments = ast.arguments([], [ast.arg(one) for one in given], None, [], [], None, [])
+    return ast.FunctionDef(new, arguments, body, [], lineno=0)
+
+
+def lambda_for_function(code: Code, around: Surroundings) -> Iterator[str]:
+    """A lambda in place of a function that only returns."""
+    for statement in code.statements:
+        match statement:
+            case ast.FunctionDef(name=id_, args=arguments, body=[*rest, ast.Return(value=value)]):
+                told = len(rest) == 1 and ast.get_docstring(statement) is not None
+                if value is not None and (not rest or told):
+                    one = ast.Lambda(arguments, value)
+                    yield from restated(code, statement, assigned(id_, one))
+
+
+def else_after_return(code: Code, around: Surroundings) -> Iterator[str]:
+    """The rest of a function in an `else`, and one `return` in place of two."""
+    for one, other in _neighbours(code):
+        match one, other:
+            case (
+                ast.If(test=test, body=[ast.Return(value=ast.expr() as yes)], orelse=[]),
+                ast.Return(value=ast.expr() as no),
+            ):
+                branch = ast.If(test, [ast.Return(yes)], [ast.Return(no)])
+                yield code.edited([(one, "pass"), (other, code.laid(other, [branch]))])
+                either = ast.Return(ast.IfExp(test, yes, no))
+                yield code.edited([(one, "pass"), (other, code.laid(other, [either]))])
+
+
+OPERATORS: dict[str, Operator] = {
+    "rename locals": rename_locals,
+    "rename what only the cell names": rename_globals,
+    "another name for a module": alias_module,
+    "another name for a function": alias_function,
+    "arguments by name": name_arguments,
+    "arguments by position": place_arguments,
+    "arguments in another order": order_arguments,
+    "a function's other path": another_path,
+    "another spelling of an operation": spell_operation,
+    "mirror a condition": mirror,
+    "parenthesise": parenthesise,
+    "a list of a generator": make_list,
+    "introduce a variable": introduce_variable,
+    "inline a variable": inline_variable,
+    "a loop for a comprehension": loop_for_comprehension,
+    "a comprehension for a loop": comprehension_for_loop,
+    "while for a range": while_for_range,
+    "another range": number_turns,
+    "split an assignment": split_targets,
+    "join assignments": join_targets,
+    "two statements on a line": join_lines,
+    "spell a step": spell_step,
+    "annotate": annotate,
+    "document": document,
+    "wrap in a block": wrap_in_block,
+    "extract a function": extract_function,
+    "lambda for a function": lambda_for_function,
+    "else after return": else_after_return,
+}

@@ -1,0 +1,277 @@
+"""What an administrator decides about a Hub of their own, and where everything lies then.
+
+It stands in one TOML file; hub/example.toml is one, and says what each line means.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from autograder.errors import UserError
+from hub.courses import EXCHANGE
+from hub.environment import ROOT
+
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+_COURSE = re.compile(r"[a-z][a-z0-9-]{0,24}")  # in addresses, and in the names of groups
+_PAM = "jupyterhub.auth.PAMAuthenticator"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of the installation, and how it has to be: owner, group, mode."""
+
+    path: Path
+    owner: str
+    group: str
+    mode: int
+
+
+@dataclass(frozen=True)
+class CourseOnSite:
+    """A course: who is in it, and which assignments it has."""
+
+    name: str
+    grader: str
+    instructors: tuple[str, ...]
+    students: tuple[str, ...]
+    assignments: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """The Unix group of everybody in the course."""
+        return f"course-{self.name}"
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Instructors and students, each once."""
+        return tuple(dict.fromkeys((*self.instructors, *self.students)))
+
+
+@dataclass(frozen=True)
+class Site:
+    """An installation: everything lies below `folder`, which belongs to root."""
+
+    folder: Path
+    courses: tuple[CourseOnSite, ...]
+    url: str = "http://127.0.0.1:8000"
+    first_port: int = 8081
+    homes: str = "/home"
+    graders: str = "course-graders"
+    environment: str = ""
+    authenticator: str = _PAM
+    spawner: str = "jupyterhub.spawner.LocalProcessSpawner"
+    extra: str = ""
+    source: Path = field(default=Path(), compare=False)  # the TOML file
+
+    @classmethod
+    def read(cls, path: Path) -> Site:
+        """What a TOML file says.  Raises UserError when it says something else than it should."""
+        try:
+            said = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is no TOML: {error}") from error
+        try:
+            return cls._of(said, path)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    @classmethod
+    def _of(cls, said: dict[str, Any], source: Path) -> Site:
+        tables = said.pop("courses", None)
+        if not isinstance(tables, dict) or not tables:
+            raise ValueError("there is no table [courses.<name>]")
+        known = {one.name: one.type for one in fields(cls)} | {"folder": "str"}
+        for key, value in said.items():
+            if key not in known or key == "source":
+                raise ValueError(f"{key} is not known here")
+            if type(value).__name__ != known[key]:
+                raise ValueError(f"{key} is not of type {known[key]}")
+        folder = Path(said.pop("folder", ""))
+        if not folder.is_absolute() or folder == Path("/"):
+            raise ValueError("folder is not an absolute path")
+        courses = tuple(_course(name, table) for name, table in tables.items())
+        graders = [course.grader for course in courses]
+        everybody = {name for course in courses for name in course.people}
+        for grader in graders:
+            if graders.count(grader) > 1:
+                raise ValueError(
+                    f"{grader} is the grader of two courses, which would see each other"
+                )
+            if grader in everybody:
+                raise ValueError(f"{grader} is a grader, and so can be nobody else")
+        return cls(folder=folder, courses=courses, source=source, **said)
+
+    # -- where things are ----------------------------------------------------------------------
+
+    @property
+    def shared(self) -> Path:
+        """The locked environment without the kit: the Hub runs it, and graders on top of it."""
+        return self.folder / "env"
+
+    @property
+    def students_environment(self) -> Path:
+        """What students run."""
+        return Path(self.environment) if self.environment else self.shared
+
+    @property
+    def graders_environment(self) -> Path:
+        """What graders run, of all courses; with the kit, so closed to everybody else."""
+        return self.folder / "grader"
+
+    @property
+    def kit(self) -> Path:
+        """Where the Hub's configuration is imported from."""
+        return self.folder / "kit"
+
+    @property
+    def exchange(self) -> Path:
+        """Where assignments are handed out, and submissions in."""
+        return self.folder / "exchange"
+
+    @property
+    def mnist(self) -> Path:
+        """The digits, for everybody."""
+        return self.folder / "mnist"
+
+    @property
+    def state(self) -> Path:
+        """What the Hub remembers; for root alone."""
+        return self.folder / "state"
+
+    @property
+    def description(self) -> Path:
+        """The JSON file that the Hub's configuration reads."""
+        return self.state / "place.json"
+
+    @property
+    def unit(self) -> Path:
+        """The systemd unit."""
+        return self.folder / "course-hub.service"
+
+    def root(self, course: CourseOnSite) -> Path:
+        """A course's root, which its grader alone can enter."""
+        return self.folder / "courses" / course.name
+
+    def places(self) -> Iterator[Place]:
+        """Folders of the whole Hub whose owner and mode matter, those above before those below."""
+        yield Place(self.folder, "root", "root", 0o755)
+        for name in ("kit", "mnist", "courses"):
+            yield Place(self.folder / name, "root", "root", 0o755)
+        yield Place(self.graders_environment, "root", self.graders, 0o750)
+        yield Place(self.state, "root", "root", 0o700)
+        yield Place(self.exchange, "root", "root", 0o1777)  # nbgrader wants it open to everybody
+
+    def places_of(self, course: CourseOnSite) -> Iterator[Place]:
+        """Folders of a course whose owner and mode matter."""
+        yield Place(self.root(course), course.grader, course.group, 0o700)
+        for name, mode in EXCHANGE.items():
+            path = self.exchange / course.name / name
+            yield Place(path, course.grader, course.group, mode)
+
+    def place(self) -> dict[str, Any]:
+        """What the Hub's configuration is told."""
+        here = "http://127.0.0.1"
+        ports = iter(range(self.first_port, 65_536))
+        return {
+            "url": self.url,
+            "hub_url": f"{here}:{next(ports)}",
+            "proxy_url": f"{here}:{next(ports)}",
+            "state": str(self.state),
+            "exchange": str(self.exchange),
+            "mnist": str(self.mnist),
+            "jupyter": str(self.kit / "hub" / "jupyter"),
+            "environment": str(self.students_environment),
+            "accounts": True,
+            "spawner": self.spawner,
+            "homes": "",
+            "authenticator": self.authenticator,
+            "passwords": {},
+            "extra": self.extra,
+            "courses": {
+                course.name: {
+                    "grader": course.grader,
+                    "instructors": list(course.instructors),
+                    "students": list(course.students),
+                    "root": str(self.root(course)),
+                    "environment": str(self.graders_environment),
+                    "formgrader_url": f"{here}:{next(ports)}",
+                    "autograder_url": f"{here}:{next(ports)}",
+                }
+                for course in self.courses
+            },
+        }
+
+    @property
+    def start(self) -> list[str]:
+        """The command that starts the Hub, as root, with COURSE_HUB naming `description`."""
+        python = str(self.shared / "bin" / "python")
+        return [python, "-m", "jupyterhub", "-f", str(self.kit / "hub" / "jupyterhub_config.py")]
+
+    def unit_text(self) -> str:
+        """The systemd unit: the Hub, which starts each course's services under its grader."""
+        return _UNIT.format(
+            description=self.description,
+            state=self.state,
+            programs=self.shared / "bin",
+            start=" ".join(self.start),
+        )
+
+
+_UNIT = """\
+[Unit]
+Description=JupyterHub with courses that grade themselves
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Environment=COURSE_HUB={description}
+Environment=PATH={programs}:/usr/local/bin:/usr/bin:/bin
+Environment=LANG=C.UTF-8
+WorkingDirectory={state}
+ExecStart={start}
+UMask=0022
+Restart=on-failure
+# The Hub gives each of its services half a minute.
+TimeoutStopSec=180
+KillMode=mixed
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _course(name: str, table: object) -> CourseOnSite:
+    if not _COURSE.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name of a course: letters, digits and hyphens, at most 25"
+        )
+    if not isinstance(table, dict):
+        raise ValueError(f"courses.{name} is no table")
+    wanted = {"grader", "instructors", "students", "assignments"}
+    for key in wanted ^ set(table):
+        raise ValueError(
+            f"courses.{name}.{key} is {'missing' if key in wanted else 'not known here'}"
+        )
+    lists = {}
+    for key in sorted(wanted - {"grader"}):
+        value = table[key]
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f"courses.{name}.{key} is no list of names")
+        lists[key] = tuple(value)
+    course = CourseOnSite(name, str(table["grader"]), **lists)
+    for account in (course.grader, *course.people):
+        if not _ACCOUNT.fullmatch(account) or account == "root":
+            raise ValueError(f"courses.{name}: {account!r} is no name of a person's account")
+    for both in set(course.instructors) & set(course.students):
+        raise ValueError(f"courses.{name}: {both} is instructor and student")
+    for assignment in course.assignments:
+        if not any((ROOT / "source" / assignment).glob("*.ipynb")) or "/" in assignment:
+            raise ValueError(f"courses.{name}: source/{assignment} holds no notebooks")
+    return course

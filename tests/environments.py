@@ -1,0 +1,96 @@
+"""Environments to run the kit in: from a wheel, below folders that others may not enter, and where
+the machine forbids what confines.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from submissions import ROOT
+
+# Of pip's own settings none, and nothing that is imported from elsewhere.
+CLEAN = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+
+# Becomes a program on a machine that forbids some system calls.
+_FORBIDDING = """
+import errno, os, sys
+import pyseccomp as seccomp
+rules = seccomp.SyscallFilter(seccomp.ALLOW)
+for name in sys.argv[1].split(","):
+    rules.add_rule(seccomp.ERRNO(errno.EPERM), name)
+    if name == "seccomp":  # its older way, PR_SET_SECCOMP
+        rules.add_rule(seccomp.ERRNO(errno.EPERM), "prctl", seccomp.Arg(0, seccomp.EQ, 22))
+rules.load()
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+NAMESPACES = "unshare"  # without it there are none, as in many containers
+
+
+def forbidding(*calls: str, python: str | Path = sys.executable) -> list[str]:
+    """The beginning of a command that runs where these system calls are forbidden."""
+    return [str(python), "-c", _FORBIDDING, ",".join(calls)]
+
+
+def linked(source: Path, target: Path) -> None:
+    """Copy a tree by hard links, or where that cannot be by content; its links stay links."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM):
+                raise
+            shutil.copy2(one, other, follow_symlinks=False)
+
+    shutil.copytree(source, target, symlinks=True, copy_function=link)
+
+
+def installed_from_wheel(folder: Path) -> Path:
+    """A copy of this environment in `folder`, with the kit as pip installs it; its Python."""
+    linked(Path(sys.prefix), folder)
+    python = folder / "bin" / "python"
+    sources = folder / "sources"
+    sources.mkdir()
+    unwanted = shutil.ignore_patterns("__pycache__", "mnist", "*.egg-info")
+    for name in ("autograder", "data"):
+        shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=unwanted)
+    shutil.copy(ROOT / "pyproject.toml", sources)
+    wheels = folder / "wheels"
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    for command in (
+        ["wheel", "--no-build-isolation", "--wheel-dir", wheels, sources],
+        ["install", "--force-reinstall", "--no-index", "--find-links", wheels, "autograder"],
+    ):
+        subprocess.run([*pip, *command, "--no-deps"], check=True, env=CLEAN)
+    shutil.rmtree(wheels)
+    shutil.rmtree(sources)
+    return python
+
+
+def reachable(folder: Path, paths: Iterable[Path]) -> list[str]:
+    """Lines of shell that let every account reach `paths`, in a mount namespace of their own.
+
+    folder: where the lines may make folders, outside of those that are closed.
+    """
+    below = [path for path in map(_in_root, paths) if path is not None]
+    if not below:
+        return []
+    lines = []
+    for number, path in enumerate(below):
+        view = folder / f"view{number}"
+        lines += [f"mkdir -p {view}", f"mount --bind {path} {view}"]
+    lines += ["mount -t tmpfs -o mode=755 tmpfs /root"]
+    for number, path in enumerate(below):
+        lines += [f"mkdir -p {path}", f"mount --bind {folder}/view{number} {path}"]
+    return lines
+
+
+def _in_root(path: Path) -> Path | None:
+    real = path.resolve()
+    return real if real.is_relative_to("/root") else None

@@ -1,0 +1,81 @@
+"""Runs the matrix of machines on other Pythons: `make matrix`, or this file with their numbers.
+
+Each gets an environment of its own (3 GB) from the same hash-locked requirements.txt, in `.cache/`,
+and keeps it.  A Python that is not installed is named and passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSIONS = ("3.12", "3.13")  # beside 3.11, on which all tests run
+
+
+def find(version: str) -> str | None:
+    """The program of a Python of this version, on the path or among pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path("~/.pyenv").expanduser())
+    installed = sorted((pyenv / "versions").glob(f"{version}.*/bin/python{version}"))
+    for program in [shutil.which(f"python{version}"), *map(str, reversed(installed))]:
+        # One of pyenv's stand-ins may answer that no such version is chosen.
+        if program and subprocess.run([program, "-c", ""], capture_output=True).returncode == 0:
+            return program
+    return None
+
+
+def environment(name: str, program: str, requirements: Path, *, kit: bool = False) -> Path:
+    """The Python of an environment for `program`, made unless it is there and current.
+
+    kit: whether the kit itself is installed in it.
+    """
+    folder = ROOT / ".cache" / name
+    python, stamp = folder / "bin" / "python", folder / "kit-stamp"
+    wanted = hashlib.sha256(subprocess.check_output([program, "-VV"]))
+    for path in [requirements, ROOT / "pyproject.toml"] if kit else [requirements]:
+        wanted.update(path.read_bytes())
+    if stamp.exists() and stamp.read_text() == wanted.hexdigest():
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    commands = [
+        [program, "-m", "venv", folder],
+        [*pip, "install", "--require-hashes", "-r", requirements],
+    ]
+    if kit:
+        commands.append([*pip, "install", "--no-deps", "--no-build-isolation", "-e", ROOT])
+    for command in commands:
+        subprocess.run(command, cwd=ROOT, check=True)
+    stamp.write_text(wanted.hexdigest())
+    return python
+
+
+def main(versions: list[str]) -> int:
+    """Exit status 0 when the matrix passed on every Python that is installed."""
+    failed = []
+    for version in versions:
+        program = find(version)
+        if program is None:
+            print(f"Python {version} is not installed: nothing is known about it", flush=True)
+            continue
+        print(f"Python {version}: {program}", flush=True)
+        try:
+            locked = ROOT / "requirements.txt"
+            python = environment(f"python-{version}", program, locked, kit=True)
+        except subprocess.CalledProcessError as error:
+            print(f"Python {version}: {error}", file=sys.stderr)
+            failed.append(version)
+            continue
+        path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+        tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_matrix.py"]
+        done = subprocess.run(tests, cwd=ROOT, env={**os.environ, "PATH": path})
+        failed += [version] * (done.returncode != 0)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(VERSIONS)))

@@ -1,0 +1,282 @@
+"""What Moodle and Canvas give for an assignment lands in `submitted/`, whoever named it how."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nbgrader.api import Gradebook as Database
+from submissions import ASSIGNMENT, ROOT, CourseCopy
+
+from autograder.course import Course
+from autograder.errors import UserError
+from autograder.record.collect import Collected, Platform, chosen, collect, read_roster
+
+BOOK = "1-orenist-filter.ipynb"
+
+MOODLE_ROSTER = (
+    "First name,Last name,ID number,Email address,Username\r\n"
+    "철수,김,20260001,kim@uni.kr,kimcs\r\n"
+    "Ada,Lovelace,20260002,ada@uni.kr,ada\r\n"
+    "영희,이,20260003,lee@uni.kr,leeyh\r\n"
+    "민준,김,20260004,kim1@uni.kr,kimmj1\r\n"
+    "민준,김,20260005,kim2@uni.kr,kimmj2\r\n"
+)
+CANVAS_ROSTER = (
+    "Student,ID,SIS User ID,SIS Login ID,Section,Chapter 4 (77)\n"
+    "    Points Possible,,,,,97\n"
+    '"Kim, Chulsoo",101,20260001,kimcs,A,\n'
+    '"Lovelace, Ada",102,20260002,ada,A,\n'
+    '"Lee, Younghee",103,20260003,leeyh,A,\n'
+)
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Course:
+    """A course in which nobody has handed in anything."""
+    root = tmp_path / "course"
+    shutil.copytree(ROOT / "release", root / "release")
+    (root / "nbgrader_config.py").touch()
+    return Course.at(root)
+
+
+def archive(path: Path, files: dict[str, bytes], encoding: str = "utf-8", mode: int = 0) -> Path:
+    """A zip archive; names in another encoding, or in UTF-8 without saying so, as they are."""
+    data = io.BytesIO()
+    raw: dict[bytes, bytes] = {}
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as made:
+        for number, (name, text) in enumerate(files.items()):
+            shown = name
+            if encoding != "flagged":
+                written = name.encode(encoding)
+                shown = f"{number:04}".ljust(len(written), "_")[: len(written)]
+                raw[shown.encode()] = written
+            member = zipfile.ZipInfo(shown, (2026, 1, 2, 3, 4, 6))
+            member.external_attr = mode << 16
+            made.writestr(member, text)
+    whole = data.getvalue()
+    for shown_, written in raw.items():
+        whole = whole.replace(shown_, written)
+    path.write_bytes(whole)
+    return path
+
+
+def done(
+    course: Course, source: Path, platform: Platform, roster: str = "", name: str = "roster.csv"
+) -> Collected:
+    """What becomes of an archive."""
+    people = []
+    if roster:
+        path = course.root / name
+        path.write_text(roster, "utf-8")
+        people = read_roster(path)
+    return collect(course, ASSIGNMENT, source, platform, people)
+
+
+def files(course: Course, student: str) -> dict[str, bytes]:
+    """What was put into a student's folder."""
+    folder = course.submitted(student, ASSIGNMENT)
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+MOODLE = {
+    f"김철수_12_assignsubmission_file_/{BOOK}": b"one",
+    "김철수_12_assignsubmission_file_/ch4/mine.py": b"two",
+    "김철수_12_assignsubmission_onlinetext_/onlinetext.html": b"words",
+    f"Ada Lovelace_13_assignsubmission_file_{BOOK}": b"three",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp949", "flagged"])
+def test_moodle(course: Course, tmp_path: Path, encoding: str) -> None:
+    source = archive(tmp_path / "class.zip", MOODLE, encoding)
+    found = done(course, source, "moodle", MOODLE_ROSTER)
+    assert files(course, "kimcs") == {BOOK: b"one", "ch4/mine.py": b"two"}
+    assert files(course, "ada") == {BOOK: b"three"}
+    assert found == Collected(["ada", "kimcs"], missing=["kimmj1", "kimmj2", "leeyh"])
+    assert found.complete
+
+
+def test_canvas(course: Course, tmp_path: Path) -> None:
+    inside = {
+        f"kimchulsoo_101_5001_{BOOK}": b"one",
+        "kimchulsoo_101_5002_mdc_session-4000.index": b"two",
+        "lovelaceadalate_102_5003_hw.zip": b"three",
+        f"leeyounghee_LATE_103_5004_{BOOK}": b"four",
+    }
+    found = done(course, archive(tmp_path / "c.zip", inside), "canvas", CANVAS_ROSTER)
+    assert files(course, "kimcs") == {BOOK: b"one", "mdc_session-4000.index": b"two"}
+    assert files(course, "ada") == {"hw.zip": b"three"}
+    assert files(course, "leeyh") == {BOOK: b"four"}
+    assert found == Collected(["ada", "kimcs", "leeyh"])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_folders_of_students(course: Course, tmp_path: Path, packed: bool) -> None:
+    inside = {
+        f"ada/{BOOK}": b"one",
+        f"김 철수/{BOOK}": b"two",
+        "__MACOSX/ada/x": b"",
+        f"20260003/{BOOK}": b"four",
+    }
+    source = tmp_path / "class"
+    if packed:
+        source = archive(tmp_path / "class.zip", inside)
+    else:
+        for name, text in inside.items():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(text)
+    found = done(course, source, "folders", MOODLE_ROSTER + "x,y,9,e@e,20260003\n")
+    assert found.found == ["20260003", "ada", "kimcs"]
+    assert files(course, "kimcs") == {BOOK: b"two"}
+
+
+def test_folders_in_the_letters_of_korean_windows(course: Course, tmp_path: Path) -> None:
+    folder = tmp_path / "class" / os.fsdecode("김철수".encode("cp949"))
+    folder.mkdir(parents=True)
+    (folder / BOOK).write_bytes(b"one")
+    assert done(course, tmp_path / "class", "folders", MOODLE_ROSTER).found == ["kimcs"]
+
+
+def test_who_is_not_in_the_roster_or_could_be_two_is_named(course: Course, tmp_path: Path) -> None:
+    inside = {
+        f"김민준_20_assignsubmission_file_/{BOOK}": b"one",
+        f"Nobody_21_assignsubmission_file_/{BOOK}": b"two",
+        "readme.txt": b"three",
+    }
+    found = done(course, archive(tmp_path / "c.zip", inside), "moodle", MOODLE_ROSTER)
+    assert found.found == []
+    assert found.unmatched == [
+        "김민준 20 (could be kimmj1, kimmj2)",
+        "Nobody 21 (not in the roster)",
+        "readme.txt (no name of a student)",
+    ]
+    assert not found.complete
+
+
+def test_a_number_of_the_platform_tells_two_of_one_name_apart(
+    course: Course, tmp_path: Path
+) -> None:
+    roster = (
+        "Identifier,Full name,Email address\n"
+        "Participant 20,김민준,kim1@uni.kr\nParticipant 21,김민준,kim2@uni.kr\n"
+    )
+    inside = {f"김민준_{n}_assignsubmission_file_/{BOOK}": str(n).encode() for n in (20, 21)}
+    found = done(course, archive(tmp_path / "c.zip", inside), "moodle", roster)
+    assert found.found == ["kim1@uni.kr", "kim2@uni.kr"]
+    assert files(course, "kim2@uni.kr") == {BOOK: b"21"}
+
+
+def test_without_a_roster_students_are_called_as_the_platform_calls_them(
+    course: Course, tmp_path: Path
+) -> None:
+    inside = {
+        **{f"김민준_{n}_assignsubmission_file_/{BOOK}": b"x" for n in (20, 21)},
+        f"Ada_22_assignsubmission_file_/{BOOK}": b"x",
+    }
+    found = done(course, archive(tmp_path / "c.zip", inside), "moodle")
+    assert found == Collected(["Ada", "김민준_20", "김민준_21"])
+
+
+def test_nothing_that_is_there_is_changed(course: Course, tmp_path: Path) -> None:
+    source = archive(tmp_path / "c.zip", MOODLE)
+    there = course.submitted("ada", ASSIGNMENT)
+    there.mkdir(parents=True)
+    (there / BOOK).write_bytes(b"before")
+    first = done(course, source, "moodle", MOODLE_ROSTER)
+    assert (first.found, first.kept) == (["kimcs"], ["ada"])
+    assert files(course, "ada") == {BOOK: b"before"}
+    second = done(course, source, "moodle", MOODLE_ROSTER)
+    assert (second.found, second.kept) == ([], ["ada", "kimcs"])
+    assert any("already there, and left alone: ada and kimcs" in line for line in second.lines())
+
+
+WHO = "Ada Lovelace_13_assignsubmission_file_"
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "../../x", "a/../../../x", "..\\..\\x", "C:/x"])
+def test_nothing_leads_out_of_a_submission(course: Course, tmp_path: Path, name: str) -> None:
+    inside = {f"{WHO}/{name}": b"evil", name: b"evil", f"{WHO}/{BOOK}": b"good"}
+    found = done(course, archive(tmp_path / "c.zip", inside), "moodle", MOODLE_ROSTER)
+    assert files(course, "ada") == {BOOK: b"good"}
+    assert {path.name for path in tmp_path.iterdir()} == {"c.zip", "course"}
+    assert all("leads out of the archive" in said for said in found.left_out)
+    assert not found.complete
+
+
+def test_links_are_left_out(course: Course, tmp_path: Path) -> None:
+    source = archive(tmp_path / "c.zip", {f"{WHO}/{BOOK}": b"/etc/passwd"}, mode=stat.S_IFLNK)
+    found = done(course, source, "moodle", MOODLE_ROSTER)
+    assert found.left_out == [f"{WHO}/{BOOK}: it is a link, or leads out of the archive"]
+    folder = tmp_path / "class" / "ada"
+    folder.mkdir(parents=True)
+    (folder / BOOK).symlink_to("/etc/passwd")
+    (folder / "mine.py").write_bytes(b"x")
+    done(course, tmp_path / "class", "folders")
+    assert files(course, "ada") == {"mine.py": b"x"}
+
+
+def test_a_bomb_costs_its_owner_one_file(course: Course, tmp_path: Path) -> None:
+    inside = {f"{WHO}/bomb.ipynb": bytes(30 << 20), f"{WHO}/{BOOK}": b"good"}
+    path = tmp_path / "c.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, text in inside.items():
+            made.writestr(name, text)
+    found = done(course, path, "moodle", MOODLE_ROSTER)
+    assert files(course, "ada") == {BOOK: b"good"}
+    assert found.left_out == [f"{WHO}/bomb.ipynb: it unpacks to hundreds of times its size"]
+
+
+def test_an_archive_of_another_platform_is_refused(course: Course, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name a zip archive or a folder"):
+        done(course, ROOT / "README.md", "moodle")
+    with pytest.raises(UserError, match="--from blackboard"):
+        chosen("blackboard")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp949", "utf-16"])
+def test_a_roster_is_read_as_spreadsheets_write_it(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "roster.csv"
+    path.write_bytes(MOODLE_ROSTER.replace(",", ";").encode(encoding))
+    first = read_roster(path)[0]
+    assert (first.id, first.first_name, first.last_name) == ("kimcs", "철수", "김")
+
+
+def test_a_list_that_is_no_roster_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "roster.csv"
+    path.write_text("Colour,Size\nred,1\n")
+    with pytest.raises(UserError, match="no column that tells students apart"):
+        read_roster(path)
+    path.write_text("Username\nada\nada\n")
+    with pytest.raises(UserError, match="two students with the id ada"):
+        read_roster(path)
+
+
+def test_the_command_says_who_is_missing_and_tells_formgrader_the_names(
+    course_copy: Callable[[], CourseCopy], tmp_path: Path
+) -> None:
+    copy = course_copy()
+    source = archive(tmp_path / "c.zip", {**MOODLE, "Nobody_9_assignsubmission_file_/x": b""})
+    roster = tmp_path / "roster.csv"
+    roster.write_text(MOODLE_ROSTER, "utf-8")
+    ran = copy.run(
+        *("autograder", "collect", ASSIGNMENT, str(source)),
+        *("--from", "moodle", "--roster", str(roster)),
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert "collected submissions of 2 students: ada and kimcs" in ran.stdout
+    assert "handed in nothing: kimmj1, kimmj2 and leeyh" in ran.stdout
+    assert "could not be matched to anybody: Nobody 9 (not in the roster)" in ran.stdout
+    with Database(f"sqlite:///{copy.root / 'gradebook.db'}") as database:
+        names = {s.id: (s.first_name, s.last_name, s.lms_user_id) for s in database.students}
+    assert names["kimcs"] == ("철수", "김", "20260001")

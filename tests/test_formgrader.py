@@ -1,0 +1,64 @@
+"""What our extension of the grader's server puts right in formgrader's own scripts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbgrader.server_extensions.formgrader.handlers import static_path
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application
+
+from autograder.record import formgrader
+
+CHROMIUM = shutil.which("chromium")
+SCRIPT = """() => {{
+    const model = {model};
+    const view = {{model: {{get: (key) => model[key] ?? null}}}};
+    return (function () {{ {body}; return name; }}).call(view);
+}}"""
+
+
+class Connection:
+    """What a request needs in order to exist."""
+
+    no_keep_alive = False
+    context: Any = type("Context", (), {"remote_ip": "", "protocol": "http"})
+
+
+def test_formgraders_scripts_are_served_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formgrader.stock, "HTMLExporter", formgrader.stock.HTMLExporter)
+    server = type("Server", (), {"web_app": Application([], base_url="/services/c/")})
+    formgrader._load_jupyter_server_extension(server)
+    for name in formgrader.NAMELESS:
+        # The line that is replaced is the one that nbgrader has.
+        assert Path(static_path, "js", name).read_text("utf-8").count(formgrader.NAME) == 1
+        path = f"/services/c/formgrader/static/js/{name}"
+        request = HTTPServerRequest("GET", path, connection=Connection())
+        found = server.web_app.find_handler(request)
+        assert found.handler_class is formgrader.NameScript
+        assert found.handler_kwargs == {"name": name}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt install chromium")
+def test_who_has_no_name_is_called_by_the_account() -> None:
+    from playwright.sync_api import sync_playwright
+
+    def body(last: str, first: str) -> str:
+        return f"let last_name = {last}, first_name = {first}; {formgrader.MENDED}"
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = chromium.new_page()
+        for last, first, model, shown in (
+            ('"Lovelace"', '"Ada"', '{id: "ada"}', "Lovelace, Ada"),
+            ('"None"', '"Ada"', '{id: "ada"}', "Ada"),
+            ('"None"', '"None"', '{id: "ada"}', "ada"),
+            # A submission has an id of its own.
+            ('"None"', '"None"', '{id: "5f3a", student: "ada"}', "ada"),
+        ):
+            script = SCRIPT.format(model=model, body=body(last, first))
+            assert tab.evaluate(script) == shown
+        chromium.close()
