@@ -786,10 +786,11 @@ VISIBLE = round(
     2,
 )
 
-# What constants of the right shapes get: that of the filter (1 of 8 parts), and of its maps (1 of 11).
+# What constants of the right shapes get: that of the filter (1 of 8 parts), and of its maps (1 of
+# 12).
 SHAPES_ALONE = round(
     max_points(FILTERS)["ofe-04-edge-filter-check"] / 8
-    + max_points(FILTERS)["ofe-05-graph-check"] / 11,
+    + max_points(FILTERS)["ofe-05-graph-check"] / 12,
     2,
 )
 

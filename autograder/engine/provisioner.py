@@ -185,6 +185,9 @@ class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
 
     def stop_channels(self) -> None:
         """Close the connections; jupyter_client's own would open the other channels first."""
+        # ZeroMQ's own thread tells a watch that a connection has ended, and may be doing so now.
+        for channel in (self.shell_channel, self.iopub_channel):
+            channel.socket.disable_monitor()
         for watch in self._watches:
             watch.close(linger=0)
         self.context.destroy(linger=100)

@@ -370,6 +370,22 @@ class EdgeMapChecks(Strokes):
         diagnose_pool(pooled, kept, "h_conv_cutoff", response if in_blocks(response) else None)
 
 
+class FixedFilterChecks(EdgeMapChecks):
+    """The same with the filters that the student has written ([OFE-05], [OCE-04])."""
+
+    @check(
+        "W_conv holds the two filters of edge_filter()",
+        hint="W_conv = edge_filter(): the two filters as they are, with their weights",
+    )
+    def test_kernel(self, notebook: Notebook, graph: Graph, strokes: np.ndarray) -> None:
+        kernel = graph.fresh().of(strokes[:1], "W_conv")
+        assert vary(kernel)
+        # A mistake in edge_filter() has cost its own cell, and does not cost this one.
+        assert same(kernel, reference.edge_kernels()) or same(
+            kernel, notebook.result("edge_filter")
+        )
+
+
 def diagnose_size(maps: Array, wanted: tuple[int, ...]) -> None:
     """Fail unless feature maps (n, h, w, c) have this shape; name what shrinks them."""
     sides = maps.shape[1:3] if maps.ndim == 4 else ()

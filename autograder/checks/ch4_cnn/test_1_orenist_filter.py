@@ -12,7 +12,7 @@ from autograder.checks.ch4_cnn import reference
 from autograder.checks.ch4_cnn.adapter import Graph, Notebook, lent, same
 from autograder.checks.ch4_cnn.common import (
     EdgeFilterChecks,
-    EdgeMapChecks,
+    FixedFilterChecks,
     InputChecks,
     vary,
 )
@@ -286,7 +286,7 @@ class TestEdgeFilter(EdgeFilterChecks):
 
 
 @grade_cell("ofe-05-graph-check")
-class TestGraph(EdgeMapChecks, InputChecks):
+class TestGraph(FixedFilterChecks, InputChecks):
     pass
 
 

@@ -11,7 +11,7 @@ from autograder.checks import check, grade_cell
 from autograder.checks.ch4_cnn.adapter import Graph, Notebook, same
 from autograder.checks.ch4_cnn.common import (
     EdgeFilterChecks,
-    EdgeMapChecks,
+    FixedFilterChecks,
     InputChecks,
     LayerChecks,
     StrokeLoopChecks,
@@ -53,7 +53,7 @@ class TestEdgeFilter(EdgeFilterChecks):
 
 
 @grade_cell("oce-04-graph-check")
-class TestGraph(EdgeMapChecks, InputChecks):
+class TestGraph(FixedFilterChecks, InputChecks):
     @check(
         "The filters are fixed",
         hint="in this notebook W_conv is the constant from edge_filter(): nothing trains it",
