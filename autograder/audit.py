@@ -389,7 +389,7 @@ class Tables:
                 tuple((moved, after) for moved, after in row.get("move", [])),
                 row.get("files", ""),
                 self._keys(notebook, own, fails, where),
-                self._keys(notebook, own, row.get("may", []), where),
+                self._may(notebook, own, row.get("may", []), where),
                 row.get("hint", ""),
             )
 
@@ -453,6 +453,11 @@ class Tables:
                 raise UserError(f"{where}: there is no check {name}, or more than one")
             keys.add(found[0])
         return frozenset(keys)
+
+    def _may(self, notebook: str, own: list[str], names: list[str], where: str) -> frozenset[str]:
+        """The same, but for checks of the other notebooks that a row is about."""
+        others = {c.key for name, found in self.checks.items() if name != notebook for c in found}
+        return self._keys(notebook, own, [name for name in names if name not in others], where)
 
     def graded_with(self, notebooks: list[str]) -> dict[str, str]:
         """By notebook, the digest of its checks, the engine, the packages, and its own code."""
