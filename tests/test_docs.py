@@ -15,7 +15,7 @@ from autograder import bootstrap, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 _spec = importlib.util.spec_from_file_location("make_figures", ROOT / "docs" / "make_figures.py")
 assert _spec is not None
