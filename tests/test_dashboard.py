@@ -274,7 +274,7 @@ def test_what_came_after_the_due_date_is_late(reconciler: Reconciler) -> None:
     (shown,) = View(reconciler).state()["assignments"]
     assert shown["due"] == DUE.timestamp()
     late = {row["student"]: row["late"] for row in shown["rows"]}
-    assert (late["ada"], late["bob"], late["дарья"]) == ("", "3 hours late", "")
+    assert (late["ada"], late["bob"], late["дарья"]) == ("", "3 hours 1 minute late", "")
 
 
 def test_a_gradebook_that_cannot_be_read_stops_no_page(reconciler: Reconciler) -> None:
@@ -288,7 +288,12 @@ def test_a_gradebook_that_cannot_be_read_stops_no_page(reconciler: Reconciler) -
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, ""), (1, "1 minute late"), (7199, "1 hour late"), (86400 * 3.5, "3 days late")],
+    [
+        (0, ""),
+        (1, "1 minute late"),
+        (7199, "1 hour 59 minutes late"),
+        (86400 * 3.5, "3 days 12 hours late"),
+    ],
 )
 def test_lateness_in_words(seconds: float, said: str) -> None:
     assert how_late(seconds) == said

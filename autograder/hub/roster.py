@@ -9,6 +9,7 @@ from typing import Any
 
 from nbgrader.api import Assignment, Student, SubmittedAssignment
 
+from autograder.record.feedback import how_long
 from autograder.record.gradebook import Gradebook
 
 log = logging.getLogger("autograder.hub")
@@ -86,12 +87,5 @@ def _seconds(at: datetime) -> float:
 
 
 def how_late(seconds: float) -> str:
-    """By how much something was late, in words; empty when it was not."""
-    if seconds <= 0:
-        return ""
-    minutes = max(1, int(seconds // 60))
-    for unit, size in (("day", 1440), ("hour", 60), ("minute", 1)):
-        if minutes >= size:
-            count = minutes // size
-            return f"{count} {unit}{'s' if count > 1 else ''} late"
-    raise AssertionError
+    """By how much something was late, as the feedback says it; empty when it was not."""
+    return f"{how_long(seconds)} late" if seconds > 0 else ""
