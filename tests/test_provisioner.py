@@ -36,6 +36,33 @@ def test_what_waits_of_a_kernel_is_bounded(tmp_path: Path, listeners: Listeners)
         client.stop_channels()
 
 
+def test_nothing_is_told_to_a_watch_that_has_closed(
+    tmp_path: Path, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeroMQ's own thread, which tells it, would wait for ever, or end the process."""
+    order = Order(entry="kernel", level="namespaces", scratch=str(tmp_path))
+    client = kernel_manager(str(tmp_path / "socket"), order, listeners, 0, 1).client()
+    done: list[tuple[str, int]] = []
+    switch_off, close = zmq.Socket.disable_monitor, zmq.Socket.close
+    monkeypatch.setattr(
+        zmq.Socket,
+        "disable_monitor",
+        lambda self: (done.append(("unwatched", self.socket_type)), switch_off(self))[1],
+    )
+    monkeypatch.setattr(
+        zmq.Socket,
+        "close",
+        lambda self, linger=None: (done.append(("closed", self.socket_type)), close(self, linger))[
+            1
+        ],
+    )
+    client.start_channels()
+    client.stop_channels()
+    first = next(place for place, (what, _) in enumerate(done) if what == "closed")
+    assert done[first] == ("closed", zmq.PAIR)
+    assert done[:first] == [("unwatched", zmq.DEALER), ("unwatched", zmq.SUB)]
+
+
 def test_listening_sockets_can_be_reached_wherever_their_folder_lies(tmp_path: Path) -> None:
     """A socket's own path may have 107 bytes."""
     deep = tmp_path.joinpath(*["a folder with a long name"] * 8)
