@@ -14,6 +14,7 @@ from autograder.checks.ch4_cnn.common import (
     EdgeFilterChecks,
     FixedFilterChecks,
     InputChecks,
+    constant_factor,
     vary,
 )
 from autograder.checks.ch4_cnn.pictures import PictureChecks, PooledPictureChecks
@@ -158,6 +159,17 @@ class TestNeighbourhoodSum:
                 lambda: answer.shape == patch.shape and same(answer, products, 1e-6),
                 "the products are not added: the sum is one number",
             ),
+            (
+                lambda: any(
+                    same(answer, np.array(other), 1e-6)
+                    for other in (abs(wanted), np.abs(products).sum(), max(wanted, 0))
+                ),
+                "a negative sum stays negative: the absolute value is taken later",
+            ),
+            (
+                lambda: any(same(answer, np.round(wanted, n), 1e-6) for n in range(4)),
+                "the sum is rounded: return it as it is",
+            ),
         )
 
 
@@ -176,7 +188,31 @@ class TestKernels:
     )
     def test_edge(self, notebook: Notebook) -> None:
         wanted = np.outer([1, 2, 3], [-1, 0, 1])
-        assert same(notebook.array("edge_kernel"), wanted, 1e-6)
+        kernel = notebook.array("edge_kernel")
+        diagnose(
+            same(kernel, wanted, 1e-6),
+            (
+                lambda: same(kernel, -wanted, 1e-6),
+                "the signs are the other way round: the left column is negative",
+            ),
+            (
+                lambda: same(kernel, wanted.T, 1e-6),
+                "rows and columns are exchanged: the middle column is 0",
+            ),
+            (lambda: same(kernel, wanted[::-1], 1e-6), "the rows stand upside down"),
+            (
+                lambda: constant_factor(kernel, wanted) > 0,
+                "the weights of Fig 4-4 are whole numbers: nothing divides them",
+            ),
+            (
+                lambda: (
+                    kernel.shape == (3, 3)
+                    and not kernel[:, 1].any()
+                    and same(kernel[:, 0], -kernel[:, 2])
+                ),
+                "the right column is another one in Fig 4-4: read its three weights again",
+            ),
+        )
 
 
 @grade_cell("fig-4-4-convolve-check")
@@ -265,8 +301,16 @@ class TestConvolve:
                 "image has none",
             ),
             (
-                lambda: same(answer, np.abs(wanted)),
+                lambda: same(answer, np.abs(wanted)) or same(answer, np.maximum(wanted, 0)),
                 "negative sums stay negative: the absolute value is taken later",
+            ),
+            (
+                lambda: any(same(answer, np.round(wanted, n)) for n in range(3)),
+                "the sums are rounded: return them as they are",
+            ),
+            (
+                lambda: bool(constant_factor(answer, wanted)),
+                "the sums are divided, or multiplied: each is the sum of products as it is",
             ),
             (
                 lambda: (
