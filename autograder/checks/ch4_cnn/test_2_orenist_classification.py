@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autograder.checks import check, grade_cell
+from autograder.checks import Mistake, check, grade_cell
 from autograder.checks.ch4_cnn.adapter import Graph, Notebook, same
 from autograder.checks.ch4_cnn.common import (
     EdgeFilterChecks,
@@ -124,4 +124,12 @@ class TestScatter(TrainedChecks):
         images, labels = all_ninety
         z = graph.trained().of(images, "hidden2")
         classes = [z[labels.argmax(axis=1) == label] for label in range(3)]
-        compare_scatters(graph.figure(), classes)
+        figure = graph.figure()
+        compare_scatters(figure, classes)
+        for ax in figure.axes:
+            for name, (low, high), way in (
+                ("z1", ax.xlim, "to the right"),
+                ("z2", ax.ylim, "upwards"),
+            ):
+                if ax.scatters and low > high:
+                    raise Mistake(f"an axis is turned round: {name} goes {way}")
