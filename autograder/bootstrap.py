@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "kit-stamp"
+SERVER_CONFIGURATION = VENV / "etc" / "jupyter" / "jupyter_server_config.d"
 WANTED = (3, 11)
 
 COMMANDS = {
@@ -99,6 +100,8 @@ def ensure_environment() -> None:
         [*pip, "install", "--no-deps", "--no-build-isolation", "-e", "."],
         "installing the autograder itself failed",
     )
+    # A wheel brings it along; an editable installation leaves such files out.
+    shutil.copy(ROOT / "autograder" / "record" / "autograder-formgrader.json", SERVER_CONFIGURATION)
     STAMP.write_text(wanted)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,12 @@ def test_formgraders_scripts_are_served_mended(monkeypatch: pytest.MonkeyPatch) 
         found = server.web_app.find_handler(request)
         assert found.handler_class is formgrader.NameScript
         assert found.handler_kwargs == {"name": name}
+
+
+def test_it_is_on_in_every_jupyter_server_of_this_environment() -> None:
+    folder = Path(sys.prefix, "etc", "jupyter", "jupyter_server_config.d")
+    found = json.loads((folder / "autograder-formgrader.json").read_text("utf-8"))
+    assert found["ServerApp"]["jpserver_extensions"] == {formgrader.__name__: True}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt install chromium")
