@@ -107,6 +107,11 @@ def step_3900(tensors: Tensors) -> Tensors:
     return {**tensors, "beta2_power": np.float32(0.999**3901)}
 
 
+def counted(tensors: Tensors) -> Tensors:
+    """What is saved where the optimizer counts its steps in a variable of its own."""
+    return {**tensors, "global_step": np.int64(4000)}
+
+
 def halved(suffix: str) -> Callable[[Path], None]:
     """One of the files is cut in the middle."""
 
