@@ -177,6 +177,7 @@ VARIANTS: dict[str, Callable[[Path], None]] = {
     "filters only": rewrite(lambda tensors: {"Variable": tensors["Variable"]}),
     "without Adam": rewrite(lambda tensors: {name: tensors[name] for name in VARIABLES}),
     "extra": rewrite(lambda tensors: {**tensors, "extra": np.ones((7, 7), np.float32)}),
+    "counted": rewrite(counted),
     "step 3900": rewrite(step_3900),
     "own name": own_name,
     "moved": moved,
