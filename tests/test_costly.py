@@ -62,7 +62,7 @@ class Costly:
 
 
 COSTLY = {
-    "brackets": Costly(with_cell("[" * 400_000), plain=True),
+    "brackets": Costly(with_cell("[" * 2_000_000), plain=True),
     "parentheses": Costly(with_cell("\\\\(" * 130_000), plain=True),
     "formulas": Costly(with_cell("$x$ " * 100_000)),
     "quotations": Costly(with_cell("> " * 200_000)),

@@ -418,10 +418,12 @@ def test_a_demonstration_that_was_killed_is_waited_for(
 
 
 LISTENER = """
-import signal
+import os, signal
+def say(text):
+    os.write(1, f"{text}\\n".encode())  # print may not interrupt itself
 for number in (signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(number, lambda number, frame: print(signal.Signals(number).name, flush=True))
-print("listening", flush=True)
+    signal.signal(number, lambda number, frame: say(signal.Signals(number).name))
+say("listening")
 while True:
     signal.pause()
 """

@@ -1096,7 +1096,7 @@ def test_a_costly_text_is_laid_out_outside_the_service(
     work = classroom.work(right=True)
     path = work / f"{FILTERS}.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[" * 400_000))
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[" * 2_000_000))
     nbformat.write(notebook, path)
     with classroom.reconciler() as reconciler:
         counts = classroom.hand_in(folder=work)
