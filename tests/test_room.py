@@ -51,8 +51,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
 
 
 @pytest.fixture(scope="module")
-def disk() -> Iterator[tuple[Path, Callable[[int], None]]]:
-    """The temporary folder of everything that is started: a small disk."""
+def disk(warm: WarmInterpreter) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """The temporary folder of everything that is started from now on: a small disk."""
     place = Path(tempfile.mkdtemp(prefix="room-"))
     with small_disk(place / "t", 900) as leave, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(place / "t"))
