@@ -242,10 +242,7 @@ class Attempted:
 def template(root: Path) -> CourseCopy:
     """A course of the first notebook alone, known to its gradebook."""
     course = CourseCopy.make(root)
-    for kind in ("source", "release"):
-        for name in NOTEBOOKS[1:]:
-            (root / kind / ASSIGNMENT / f"{name}.ipynb").unlink()
-    course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
+    course.keep_first_notebook()
     return course
 
 

@@ -313,7 +313,7 @@ def look(path, how=open):
     except OSError: pass
 PLACES = [SECRET_FILE, COURSE_ROOT + "/.autograder/secret", COURSE_ROOT + "/gradebook.db",
     NEIGHBOUR, COURSE_ROOT + "/source/ASSIGNMENT/FILTERS.ipynb",
-    PACKAGE + "/checks/ch4_cnn/test_1_orenist_filter.py", "/etc/passwd", "/root/.bashrc",
+    PACKAGE + "/checks/ch4_cnn/test_1_orenist_filter.py", "/etc/passwd", HOME + "/.bashrc",
     "/proc/1/environ", f"/proc/{GRADER}/environ", f"/proc/{os.getppid()}/environ",
     f"/proc/{GRADER}/mem", f"/proc/{VICTIM}/cmdline", "/proc/kcore", "/dev/mem"]
 for path in PLACES:
@@ -325,7 +325,7 @@ for path in PLACES:
         except OSError: pass
         try: os.unlink("way")
         except OSError: pass
-for pattern in ("/tmp/*", "/home/*", "/root/*", "/var/lib/*", "/proc/[0-9]*/environ",
+for pattern in ("/tmp/*", "/home/*", HOME + "/*", "/var/lib/*", "/proc/[0-9]*/environ",
                 "/tmp/kit-*/*", "/tmp/kit-*/*/*", "/dev/shm/*", COURSE_ROOT + "/*"):
     for path in glob.glob(pattern): look(path)
 for fd in range(3, 300):

@@ -41,6 +41,7 @@ class Outside:
             "GRADER": os.getpid(),
             "PACKAGE": str(ROOT / "autograder"),
             "COURSE": str(ROOT),
+            "HOME": str(Path.home()),
         }
 
     def given_to(self, source: str) -> str:

@@ -69,6 +69,13 @@ class CourseCopy:
         shutil.copy(ROOT / "nbgrader_config.py", root)
         return cls(root)
 
+    def keep_first_notebook(self) -> None:
+        """Drop the other notebooks, and tell the gradebook what is left."""
+        for name in NOTEBOOKS[1:]:
+            for folder in ("source", "release"):
+                (self.root / folder / ASSIGNMENT / f"{name}.ipynb").unlink()
+        self.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
+
     def take_secret_and_submissions(self, other: CourseCopy) -> None:
         """Make this the same class as another course's, with nothing graded yet."""
         (self.root / ".autograder").mkdir(mode=0o700)

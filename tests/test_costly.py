@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from environments import NAMESPACES, forbidding
 from hostile import FILTERS, FULL
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy
+from submissions import ASSIGNMENT, CourseCopy
 
 from autograder.kernel import isolate
 from autograder.kernel.notebook import CELL_LIMIT
@@ -89,10 +89,7 @@ class Class:
 @pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
 def graded(request: pytest.FixtureRequest, course_copy: Callable[[], CourseCopy]) -> Class:
     course = course_copy()
-    for name in NOTEBOOKS[1:]:
-        for folder in ("source", "release"):
-            (course.root / folder / ASSIGNMENT / f"{name}.ipynb").unlink()
-    course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
+    course.keep_first_notebook()
     for student in (*HONEST, *COSTLY):
         folder = course.solved(student, FILTERS)
         if student in COSTLY:

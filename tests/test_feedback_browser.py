@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hostile import ATTACKS, FILTERS, hand_in
 from people import barriers
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, solution_cells
+from submissions import ASSIGNMENT, CourseCopy, solution_cells
 
 sync_api = pytest.importorskip("playwright.sync_api")
 STUDENTS = ("shows-html", "shows-html-solved")
@@ -30,10 +30,7 @@ def browser() -> Iterator[object]:
 @pytest.fixture(scope="module")
 def course(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
     course = course_copy()
-    for name in NOTEBOOKS[1:]:
-        for folder in ("source", "release"):
-            (course.root / folder / ASSIGNMENT / f"{name}.ipynb").unlink()
-    course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
+    course.keep_first_notebook()
     for student in STUDENTS:
         attack = ATTACKS[student]
         done = solution_cells(FILTERS) if attack.solved else []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nbformat
 import pytest
-from nbgrader.server_extensions.formgrader import handlers
+from templates import settings_of
 from traitlets.config import Config
 
 from autograder.kernel.page import LATEX_LIMIT, formula
@@ -97,18 +96,10 @@ def test_a_page_names_no_other_machine(template: str) -> None:
     """Of what the templates load, that is; links in them are only clicked."""
     cell = nbformat.v4.new_code_cell("x = 1", metadata={"nbgrader": {"grade": False}})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("$k$"), cell])
-    folder = Path(handlers.template_path)
-    config = Config()
-    config.HTMLExporter.sanitize_html = True
-    config.HTMLExporter.template_name = template
-    config.HTMLExporter.extra_template_basedirs = [str(folder)]
-    config.HTMLExporter.extra_template_paths = [
-        str(folder.parent / "static/node_modules/bootstrap/dist/css")
-    ]
     marks = {"notebook": "n", "score": 1, "max_score": 1, "late_penalty": 0}
     resources = {"nbgrader": marks, "base_url": "/services/c", "index": 0, "total": 1}
     exporter = FeedbackExporter if template == "feedback" else PageExporter
-    page, _ = exporter(config=config).from_notebook_node(notebook, resources)
+    page, _ = exporter(config=settings_of(template)).from_notebook_node(notebook, resources)
     assert "<math" in page
     loaded = re.findall(r"""(?:src=|<link[^>]*href=|url\(|@import\s)["']?([^"')\s>]+)""", page)
     assert loaded or template == "feedback"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from nbconvert.filters import markdown_mistune
 from nbformat import NotebookNode
-from nbgrader.server_extensions.formgrader import handlers
-from traitlets.config import Config
+from templates import settings_of
 
 from autograder.engine.notebook import restore
 from autograder.errors import UserError
@@ -45,19 +43,11 @@ def page_of(template: str, *texts: str, answer: str = "mine", **config: Any) -> 
     for cell in notebook.cells:
         if "nbgrader" in cell.metadata:
             cell.metadata.nbgrader |= {"score": 1.0, "points": 2.0, "comment": None}
-    folder = Path(handlers.template_path)
-    settings = Config()
-    settings.HTMLExporter.sanitize_html = True
-    settings.HTMLExporter.template_name = template
-    settings.HTMLExporter.extra_template_basedirs = [str(folder)]
-    settings.HTMLExporter.extra_template_paths = [
-        str(folder.parent / "static/node_modules/bootstrap/dist/css")
-    ]
     marks = {"notebook": "n", "score": 1, "max_score": 2, "late_penalty": 0}
     marks |= {"db_url": "sqlite:///not-for-the-page"}
     resources = {"nbgrader": marks, "base_url": "/services/c", "index": 0, "total": 1, **config}
     exporter = FeedbackExporter if template == "feedback" else PageExporter
-    return str(exporter(config=settings).from_notebook_node(notebook, resources)[0])
+    return str(exporter(config=settings_of(template)).from_notebook_node(notebook, resources)[0])
 
 
 class Links(HTMLParser):

@@ -63,13 +63,6 @@ class Class:
     host: set[str]
 
 
-def one_notebook(course: CourseCopy) -> None:
-    """Leave only FILTERS in a course."""
-    for name in NOTEBOOKS[1:]:
-        for folder in ("source", "release"):
-            (course.root / folder / ASSIGNMENT / f"{name}.ipynb").unlink()
-
-
 def write_solved(course: CourseCopy, student: str, *done: str) -> Path:
     """Hand in FILTERS with these solution cells."""
     folder = course._submit(student, {FILTERS: done})
@@ -107,8 +100,7 @@ def graded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Class:
     course = course_copy()
-    one_notebook(course)
-    course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
+    course.keep_first_notebook()
     # A secret that is known here, so that it can be looked for.
     (course.root / ".autograder").mkdir(mode=0o700)
     (course.root / ".autograder" / "secret").write_bytes(SECRET)
