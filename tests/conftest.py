@@ -14,8 +14,9 @@ from submissions import ASSIGNMENT, PREFIX, ROOT, CourseCopy
 from autograder.course import Course
 from autograder.data import mnist
 from autograder.engine.run import NotebookRun
-from autograder.engine.sandbox import sandbox
+from autograder.engine.sandbox import Sandbox, refused, sandbox
 from autograder.engine.warm import WarmInterpreter
+from autograder.kernel import isolate
 from autograder.release import Training
 
 SAVE = f"""
@@ -33,6 +34,14 @@ def warm() -> Iterator[WarmInterpreter]:
     """A warm interpreter that is ready for orders."""
     with WarmInterpreter() as interpreter:
         yield interpreter.wait()
+
+
+@pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
+def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
+    """The sandbox of each level that this machine has."""
+    if reason := refused(warm, request.param):
+        pytest.skip(f"this machine refuses {request.param}: {reason}")
+    return Sandbox(warm.address, request.param, warm.bounds_memory)
 
 
 @pytest.fixture(scope="session")

@@ -160,12 +160,6 @@ def test_what_is_not_let_run_has_used_nothing(run: Run, monkeypatch: pytest.Monk
 # --- the same for a notebook ---
 
 
-@pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
-def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    """Each level at which kernels are confined."""
-    return Sandbox(warm.address, request.param)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start kernels; they end with the test."""

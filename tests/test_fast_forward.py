@@ -15,11 +15,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from autograder.engine.run import NotebookRun
-from autograder.engine.sandbox import Sandbox, refused
+from autograder.engine.sandbox import Sandbox
 from autograder.engine.submission import SubmittedFiles
 from autograder.engine.values import TrainingLog, Values
 from autograder.engine.warm import WarmInterpreter
-from autograder.kernel import isolate
 
 STEPS = 4  # that a kernel computes
 
@@ -60,14 +59,6 @@ SGD = "tf.train.GradientDescentOptimizer(0.01).minimize(loss)"
 def warm() -> Iterator[WarmInterpreter]:
     with WarmInterpreter() as interpreter:
         yield interpreter.wait()
-
-
-@pytest.fixture(scope="module", params=(isolate.NAMESPACES, isolate.LANDLOCK))
-def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    reason = refused(warm, request.param)
-    if reason:
-        pytest.skip(f"this machine refuses {request.param}: {reason}")
-    return Sandbox(warm.address, request.param)
 
 
 class Ran:

@@ -134,19 +134,6 @@ class Kernel:
         return Path(self.attempt("got = os.getcwd()"))
 
 
-def place_of(warm: WarmInterpreter, level: str) -> Sandbox:
-    """The sandbox of this level, where the machine has it."""
-    reason = refused(warm, level)
-    if reason:
-        pytest.skip(f"this machine refuses {level}: {reason}")
-    return Sandbox(warm.address, level)
-
-
-@pytest.fixture(scope="module", params=LEVELS)
-def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    return place_of(warm, request.param)
-
-
 @pytest.fixture(scope="module")
 def kernel(place: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with starting(tmp_path_factory.mktemp("confined")) as start:

@@ -15,22 +15,12 @@ from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, max_points, source
 from autograder.engine.grade import Graded, Job, grade_notebook
 from autograder.engine.notebook import grade_id, solved
 from autograder.engine.run import NotebookRun
-from autograder.engine.sandbox import Sandbox, sandbox
-from autograder.engine.warm import WarmInterpreter
+from autograder.engine.sandbox import Sandbox
 from autograder.kernel import isolate
 
 FILTERS = NOTEBOOKS[0]
 RELEASE, SOURCE = ROOT / "release" / ASSIGNMENT, ROOT / "source" / ASSIGNMENT
 Run = Callable[..., tuple[list[str], NotebookRun]]
-
-
-@pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
-def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    """Each level that this machine has."""
-    strongest = sandbox(warm)
-    if request.param == isolate.NAMESPACES != strongest.level:
-        pytest.skip("this machine forbids namespaces")
-    return Sandbox(warm.address, request.param, strongest.bounds_memory)
 
 
 @pytest.fixture

@@ -16,23 +16,12 @@ from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, read_here
 from autograder.engine import reading
 from autograder.engine.notebook import grade_id
 from autograder.engine.reading import notebook_of, read_submitted
-from autograder.engine.sandbox import Sandbox, sandbox
-from autograder.engine.warm import WarmInterpreter
+from autograder.engine.sandbox import Sandbox
 from autograder.errors import CannotGrade, GraderFault
-from autograder.kernel import isolate
 from autograder.kernel.child import Limits
 from autograder.kernel.notebook import ABSENT, CELL_LIMIT, TEXT_LIMIT
 
 RELEASE = ROOT / "release" / ASSIGNMENT
-
-
-@pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
-def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    """Each level that this machine has."""
-    strongest = sandbox(warm)
-    if request.param == isolate.NAMESPACES != strongest.level:
-        pytest.skip("this machine forbids namespaces")
-    return Sandbox(warm.address, request.param, strongest.bounds_memory)
 
 
 def written(folder: Path, content: Any) -> Path:

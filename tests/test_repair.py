@@ -18,9 +18,7 @@ from autograder.course import Course as CourseRoot
 from autograder.engine.grade import Graded, Job, grade_notebook
 from autograder.engine.repair import repaired
 from autograder.engine.results import CellResult, CheckResult
-from autograder.engine.sandbox import Sandbox, refused
-from autograder.engine.warm import WarmInterpreter
-from autograder.kernel import isolate
+from autograder.engine.sandbox import Sandbox
 
 STUB, RIGHT, WRONG = "stub", "right", "wrong"
 
@@ -213,13 +211,6 @@ def grade_with_spies(
     release, source = root.release(ASSIGNMENT), root.source(ASSIGNMENT)
     job = Job(ASSIGNMENT, FILTERS, folder, release, source, b"any secret", sandbox=place)
     return Spied(grade_notebook(job), door)
-
-
-@pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
-def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    if reason := refused(warm, request.param):
-        pytest.skip(f"this machine refuses {request.param}: {reason}")
-    return Sandbox(warm.address, request.param)
 
 
 @pytest.fixture(scope="module")
