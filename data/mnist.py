@@ -146,17 +146,28 @@ def load(
     return pixels / np.float32(255), labels
 
 
-def write_subset(directory: Path, train_rows: ArrayLike, test_rows: ArrayLike) -> None:
-    """Write the four idx files with only these rows of each split into `directory`.
+def files(split: str) -> tuple[Path, Path]:
+    """The idx files of a split ("train" or "test"): its images and its labels.
+
+    Raises ValueError for another split, and whatever `needed` raises.
+    """
+    if split not in _SPLITS:
+        raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
+    folder = needed()
+    images, labels = (folder / file for file in _split_files(split))
+    return images, labels
+
+
+def write_rows(directory: Path, split: str, rows: ArrayLike) -> None:
+    """Write the two idx files of a split ("train" or "test") with only these rows.
 
     Rows are kept in the order given; the directory is made if need be. Raises
     IndexError for a row that does not exist, and whatever `load` raises.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for split, rows in (("train", train_rows), ("test", test_rows)):
-        images, labels = _read_split(split)
-        chosen = np.asarray(rows, dtype=np.intp)
-        _write_split(directory, split, images[chosen], labels[chosen])
+    images, labels = _read_split(split)
+    chosen = np.asarray(rows, dtype=np.intp)
+    _write_split(directory, split, images[chosen], labels[chosen])
 
 
 # --- idx files -------------------------------------------------------------------
@@ -164,10 +175,7 @@ def write_subset(directory: Path, train_rows: ArrayLike, test_rows: ArrayLike) -
 
 def _read_split(split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read images (n, 28, 28) and labels (n,), both uint8."""
-    if split not in _SPLITS:
-        raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
-    folder = needed()
-    images, labels = (folder / file for file in _split_files(split))
+    images, labels = files(split)
     return _read_idx(images), _read_idx(labels)
 
 

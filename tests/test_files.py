@@ -186,6 +186,12 @@ def test_a_file_that_grows_while_it_is_read_is_refused() -> None:
         read_regular(Path(f"/proc/{os.getpid()}"), "status", 10)
 
 
+def test_a_large_notebook_comes_with_advice(submission: Path) -> None:
+    (submission / "large.ipynb").write_bytes(b"{" * (LIMIT + 1))
+    with pytest.raises(CannotGrade, match="clear its outputs and save it again"):
+        read_regular(submission, "large.ipynb", LIMIT)
+
+
 def test_no_descriptor_stays_open(submission: Path, outside: Path) -> None:
     (submission / "link").symlink_to(outside)
     os.mkfifo(submission / "fifo")

@@ -346,6 +346,7 @@ def test_thousands_of_other_files_hide_nothing_that_lies_higher(
         (("timestamp.txt", "ORENIST.data", "visible_checks.py", ".DS_Store", "Thumbs.db"), ()),
         (("report.docx",), ("report.docx",)),
         (("a/b.pdf", "notes.txt"), ("notes.txt", "a/b.pdf")),
+        ((f"{FILTERS}.py",), (f"{FILTERS}.py",)),
         ((f"{NOTEBOOKS[1]}.ipynb", "notes.txt"), ()),
         ((f"{NOTEBOOKS[1]}.ipynb", "mine.ipynb", "work.rar"), ("mine.ipynb", "work.rar")),
     ],

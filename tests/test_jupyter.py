@@ -223,6 +223,18 @@ def test_an_index_of_another_machine_names_the_files_beside_it(
     assert said(shown.cells[-1]) == "found ./mdc_session-4000\n"
 
 
+@pytest.mark.parametrize("cells", [[], ["print('homework of another course')", "x = 1"]])
+def test_a_notebook_without_any_cell_of_the_release_is_not_it(
+    place: Sandbox, tmp_path: Path, cells: list[str]
+) -> None:
+    book = new_notebook(cells=[new_code_cell(source) for source in cells])
+    nbformat.write(book, tmp_path / f"{FILTERS}.ipynb")
+    job = Job(ASSIGNMENT, FILTERS, tmp_path, RELEASE, SOURCE, b"any secret", sandbox=place)
+    graded = grade_notebook(job)
+    assert (graded.result.status, graded.result.score) == ("not found", 0)
+    assert graded.result.reason == f"{FILTERS}.ipynb holds none of this notebook's cells"
+
+
 def test_the_release_handed_in_is_unchanged(place: Sandbox, tmp_path: Path) -> None:
     shutil.copytree(RELEASE, tmp_path, dirs_exist_ok=True)
     job = Job(ASSIGNMENT, FILTERS, tmp_path, RELEASE, SOURCE, b"any secret", sandbox=place)

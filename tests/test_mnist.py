@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from autograder.data import mnist
-from autograder.data.mnist import MnistUnavailable, fetch, find, load, write_subset
+from autograder.data.mnist import MnistUnavailable, fetch, find, load, write_rows
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -478,22 +478,24 @@ def test_load_knows_two_splits(world: World) -> None:
         load("validation")
 
 
-def test_a_subset_is_valid_idx_with_exactly_those_rows(world: World) -> None:
+@pytest.mark.parametrize(("split", "rows"), [("train", [5, 0, 5, 11]), ("test", np.array([6]))])
+def test_some_rows_are_valid_idx_with_exactly_those(
+    world: World, split: str, rows: ArrayLike
+) -> None:
     world.put(world.cache)
-    train, test = [5, 0, 5, 11], np.array([6])
-    write_subset(world.folder / "new" / "small", train, test)
+    write_rows(world.folder / "new" / "small", split, rows)
     made = {path.name: path for path in (world.folder / "new" / "small").iterdir()}
-    assert set(made) == set(NAMES)
+    assert set(made) == {name for name in NAMES if name.startswith("train") == (split == "train")}
     for name, path in made.items():
-        rows = train if name.startswith("train") else test
         assert path.read_bytes() == idx(world.arrays[name][rows])
 
 
-def test_a_subset_can_be_read_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_rows_can_be_read_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(world.cache)
     images, labels = load("train")
     small = world.folder / "small"
-    write_subset(small, range(3, 6), [])
+    write_rows(small, "train", range(3, 6))
+    write_rows(small, "test", [])
     files = {path.name: path.read_bytes() for path in small.iterdir()}
     monkeypatch.setattr(mnist, "FILES", sums(files))
     monkeypatch.setenv("MNIST_DIR", str(small))
@@ -505,7 +507,7 @@ def test_a_subset_can_be_read_back(world: World, monkeypatch: pytest.MonkeyPatch
 def test_a_row_that_does_not_exist_is_refused(world: World) -> None:
     world.put(world.cache)
     with pytest.raises(IndexError):
-        write_subset(world.folder / "small", [12], [0])
+        write_rows(world.folder / "small", "train", [12])
 
 
 # --- the real thing ------------------------------------------------------------------------

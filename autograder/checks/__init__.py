@@ -73,6 +73,9 @@ class Setup:
         what nbgrader adds, never are.
     read: glob patterns of submitted files that only the checks read.
     environment: variables its kernel gets.
+    shared: called for the files of this machine, a data set for instance, that are too large for a
+        copy each: their paths by the names under which kernels find them beside the notebook, and
+        cannot change them.
     prepare: called with (folder, rng) to put further files there before the kernel starts.
     explain: what an error that stops a cell, or what is asked of it, has to do with the subject, by
         a pattern (`re`) that occurs in it; the first that fits stands in place of the hint.
@@ -91,6 +94,7 @@ class Setup:
     files: tuple[str, ...] = ("*.py",)
     read: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    shared: Callable[[], Mapping[str, Path]] | None = None
     prepare: Callable[[Path, np.random.Generator], None] | None = None
     explain: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 60.0

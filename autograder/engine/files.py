@@ -52,8 +52,13 @@ def read_regular(folder: Path, path: str, limit: int, own_links: bool = False) -
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise CannotGrade(f"{path} is larger than {limit >> 20} MB")
+        raise CannotGrade(f"{path} is larger than {limit >> 20} MB{_advice(path)}")
     return data
+
+
+def _advice(path: str) -> str:
+    """What helps against the size of a file, if anything does."""
+    return "; clear its outputs and save it again" if path.endswith(".ipynb") else ""
 
 
 def _open_regular(folder: Path, path: str, limit: int, own_links: bool) -> int:
@@ -98,7 +103,8 @@ def _open_regular(folder: Path, path: str, limit: int, own_links: bool) -> int:
     elif status.st_nlink > 1 and not (own_links and owned):
         reason = f"{path} is a hard link to another file"
     elif status.st_size > limit:
-        reason = f"{path} is {status.st_size >> 20} MB, more than the {limit >> 20} MB allowed"
+        size = f"{status.st_size >> 20} MB, more than the {limit >> 20} MB allowed"
+        reason = f"{path} is {size}{_advice(path)}"
     if reason:
         os.close(descriptor)
         raise CannotGrade(reason)

@@ -293,10 +293,12 @@ def _rest(
     """What was handed in and may be the notebook that was not found.
 
     That is everything, as long as nothing was found that belongs to the assignment; else only
-    what may hold a notebook.
+    what may hold a notebook.  A module may be the notebook itself, exported.
     """
     served = {c.path: _serves(c, names) for c in candidates}
-    found = any(served.values()) or any(is_needed(path, patterns) for path in sizes)
+    found = any(served.values()) or any(
+        is_needed(path, patterns) and not path.endswith(".py") for path in sizes
+    )
     known = {*ADDED, *given}
     rest = []
     for path, size in sizes.items():

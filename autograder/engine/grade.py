@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.metadata
 import os
 import shutil
+import stat
 import tempfile
 import traceback
 from collections.abc import Collection, Mapping
@@ -273,6 +274,8 @@ def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
     if not changed(notebook, release) and not any(cell.points for cell in cells):
         status = "unchanged"  # with points, a checkpoint beside it was right
         notes = ["it is the notebook as it was handed out, with nothing written in it"]
+        if not recognised.cells:
+            status, notes = "not found", [f"{own} holds none of this notebook's cells"]
     reason = "; ".join(notes)
     result = NotebookResult(job.notebook, status, reason, cells, layers, tensors, said)
     return Graded(result, nbformat.writes(notebook), log, run.cells_seconds)
@@ -338,6 +341,7 @@ class _Grading:
         assert job.sandbox is not None
         scratch = Path(tempfile.mkdtemp(prefix="kit-work-", dir=job.sandbox.folder))
         try:
+            shared = _link_shared(scratch, setup, job.sandbox)
             _prepare(scratch, job, setup, modules)
             with NotebookRun(
                 notebook,
@@ -345,6 +349,7 @@ class _Grading:
                 sandbox=job.sandbox,
                 environment=dict(setup.environment),
                 seconds=setup.seconds,
+                shared=shared,
                 training_steps=setup.training_steps,
             ) as run:
                 plugin = Checking(
@@ -422,6 +427,33 @@ def _prepare(scratch: Path, job: Job, setup: Setup, modules: bool) -> None:
         shutil.copyfile(own, scratch / own.name)
     if setup.prepare is not None:
         setup.prepare(scratch, seeded(job.secret, job.key, "prepare"))
+
+
+def _link_shared(scratch: Path, setup: Setup, sandbox: Sandbox) -> tuple[str, ...]:
+    """Put links to the shared files into the scratch folder; the paths that they lead to."""
+    if setup.shared is None:
+        return ()
+    paths = []
+    for name, path in setup.shared().items():
+        own = path.resolve()
+        if not own.stat().st_mode & stat.S_IROTH:  # kernels may be another user
+            own = _readable_copy(own, sandbox.folder)
+        link = scratch / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(own)
+        paths.append(str(own))
+    return tuple(paths)
+
+
+def _readable_copy(path: Path, folder: Path) -> Path:
+    """A copy in `folder` that everybody may read, made by the first who needs it."""
+    copy = folder / f"kit-shared-{sha256(os.fsencode(path)).hexdigest()[:16]}"
+    if not copy.exists():
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as half:
+            half.write(path.read_bytes())
+        os.chmod(half.name, 0o644)
+        os.replace(half.name, copy)
+    return copy
 
 
 def failure(job: Job, error: BaseException) -> Graded:

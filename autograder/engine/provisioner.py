@@ -39,7 +39,9 @@ SOCKET_OPTIONS = {
     # Together they bound what waits here while nobody reads.
     zmq.MAXMSGSIZE: 256 << 20,  # bytes of one part of a message
     zmq.RCVHWM: 50,  # messages of one channel
-    zmq.RECONNECT_IVL: -1,  # never: whoever listens then may be anybody
+    # In ms, so never: whoever listens then may be anybody.  With -1, which should mean that, ZeroMQ
+    # drops a lost connection in the middle of a message, and then aborts (fq.cpp, !_more).
+    zmq.RECONNECT_IVL: 10**9,
 }
 
 

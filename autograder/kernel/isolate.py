@@ -428,6 +428,9 @@ def forbidden_calls(level: str) -> Any:
     for name, position in _OF_A_PROCESS.items():
         rules.add_rule(refuse, name, seccomp.Arg(position, seccomp.NE, 0))
     rules.add_rule(refuse, "setpriority", seccomp.Arg(0, seccomp.NE, os.PRIO_PROCESS))
+    # To every process that it may signal: process 1 of a namespace is spared, any other kernel
+    # would end with them, and its score would depend on the level.
+    rules.add_rule(refuse, "kill", seccomp.Arg(0, seccomp.MASKED_EQ, _INT, _INT))
     # ZeroMQ names its own threads by number, and asks for what they have.
     others = seccomp.Arg(0, seccomp.NE, 0), seccomp.Arg(1, seccomp.NE, os.SCHED_OTHER)
     rules.add_rule(refuse, "sched_setscheduler", *others)

@@ -12,15 +12,17 @@ from autograder.data import mnist
 
 # Of the 4000 steps of the training loop so many are computed: enough to see that it learns.
 TRAINING_STEPS = 40
-TRAIN_ROWS = 3000
+TRAIN_ROWS, TEST_ROWS = 60_000, 10_000
+OTHER_RUN = ".other-run"  # a folder for checkpoints that are saved to try `resume`; with a dash
+_DIGITS = ".mnist"
 
 
-def probe_rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Which MNIST images a submission's kernel sees: (TRAIN_ROWS,) and (10 000,) indices.
+def probe_rows(rng: np.random.Generator) -> np.ndarray:
+    """The test digits in the order in which a submission's kernel has them: (10 000,) indices.
 
-    All test digits, for students write their number; in another order than that of the files.
+    All of them, for students write this number; in another order than that of the files.
     """
-    return rng.choice(60_000, TRAIN_ROWS, replace=False), rng.permutation(10_000)
+    return rng.permutation(TEST_ROWS)
 
 
 _CHECKPOINT = (
@@ -34,8 +36,13 @@ def _whole_mnist(say: Callable[[str], None]) -> dict[str, Path]:
     return {"MNIST_DIR": mnist.fetch(say=say)}
 
 
-def _write_digits(folder: Path, rng: np.random.Generator) -> None:
-    mnist.write_subset(folder / ".mnist", *probe_rows(rng))
+def _training_digits() -> dict[str, Path]:
+    return {f"{_DIGITS}/{path.name}": path for path in mnist.files("train")}
+
+
+def _write_test_digits(folder: Path, rng: np.random.Generator) -> None:
+    mnist.write_rows(folder / _DIGITS, "test", probe_rows(rng))
+    (folder / OTHER_RUN).mkdir()
 
 
 # What an error has to do with the subject.
@@ -66,8 +73,9 @@ NOTEBOOKS = {
     "3-orenist-dynamic-filter": Setup(explain=EXPLAIN),
     "4-mnist-training": Setup(
         read=_CHECKPOINT,
-        environment={"MNIST_DIR": ".mnist"},
-        prepare=_write_digits,
+        environment={"MNIST_DIR": _DIGITS},
+        shared=_training_digits,
+        prepare=_write_test_digits,
         explain=EXPLAIN,
         seconds=240,
         steps=4000,
@@ -77,8 +85,9 @@ NOTEBOOKS = {
     ),
     "5-mnist-filters": Setup(
         files=("*.py", *_CHECKPOINT),
-        environment={"MNIST_DIR": ".mnist"},
-        prepare=_write_digits,
+        environment={"MNIST_DIR": _DIGITS},
+        shared=_training_digits,
+        prepare=_write_test_digits,
         explain=EXPLAIN,
         needs=mnist.needed,
         data=_whole_mnist,

@@ -99,8 +99,13 @@ class TestScatter(TrainedChecks):
         hint="fetch hidden2 from the trained session and feed {x: images}",
     )
     def test_values(self, graph: Graph, all_ninety: tuple[np.ndarray, np.ndarray]) -> None:
-        wanted = graph.trained().of(all_ninety[0], "hidden2")
-        assert same(graph.array("hidden2_vals"), wanted)
+        session = graph.trained()
+        if not session.log().steps:
+            raise Mistake(
+                "sess holds no trained network here: fetch hidden2 from the session that [OCE-08] "
+                "has trained, and initialise nothing in it"
+            )
+        assert same(graph.array("hidden2_vals"), session.of(all_ninety[0], "hidden2"))
 
     @check(
         "The points are sorted by class",

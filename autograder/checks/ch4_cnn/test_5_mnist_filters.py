@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from autograder.checks import check, grade_cell
+from autograder.checks import check, diagnose, grade_cell
 from autograder.checks.ch4_cnn import probe_rows, reference
 from autograder.checks.ch4_cnn.adapter import Graph, Running, same
 from autograder.checks.ch4_cnn.common import (
@@ -43,8 +45,7 @@ def graph(request: pytest.FixtureRequest, values: Values) -> Graph:
 
 @pytest.fixture(scope="class")
 def probe(prepared_rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    _, rows = probe_rows(prepared_rng)
-    return held_out_digits(rows)
+    return held_out_digits(probe_rows(prepared_rng))
 
 
 @pytest.fixture(scope="class")
@@ -64,7 +65,16 @@ class TestGraph(DigitMapChecks, InputChecks):
 
 @grade_cell("mdr-04-layers-check")
 class TestLayers(DigitNetwork, LayerChecks):
-    pass
+    @check(
+        "The variables are made in the same order as in notebook 4",
+        hint="W_conv, w2, b2, w0, b0: in another order they get each other's names, and the "
+        "checkpoint's values go astray",
+    )
+    def test_order(self, graph: Graph) -> None:
+        made = [str(variable["name"]) for variable in graph.variables()]
+        own = [graph.graph_name(name) for name in self.moving]
+        by_order = [name for name in own if re.fullmatch(r"Variable(_\d+)?", name)]
+        assert [name for name in made if name in by_order] == by_order
 
 
 @grade_cell("mdr-05-accuracy-check")
@@ -84,6 +94,15 @@ class TestRestore:
         saved = digit_weights(submission.tensors(LAST))
         for name, value in graph.trained().weights().items():
             assert np.array_equal(saved[name], value)
+
+    @check(
+        "saver restores every variable of the graph, Adam's averages too",
+        hint="tf.train.Saver() takes them all, if it is made when the graph is complete",
+    )
+    def test_all(self, graph: Graph) -> None:
+        variables = {str(variable["name"]) for variable in graph.variables()}
+        assert variables
+        assert graph.saved("saver") == variables
 
     @check(
         "The restored network reads digits",
@@ -177,7 +196,19 @@ class ListChecks:
     def test_list(self, graph: Graph, wrong: list[Item]) -> None:
         found = graph.value("misclassified")
         assert isinstance(found, list)
-        assert len(found) == len(wrong)
+        diagnose(
+            not any(int(entry[0]) == int(entry[1]) for entry in found),
+            (lambda: True, "it lists digits that are read rightly: skip what is right"),
+        )
+        diagnose(
+            len(found) == len(wrong),
+            (lambda: not found, "misclassified is empty: put in what the network gets wrong"),
+            (
+                lambda: True,
+                lambda: f"misclassified has {len(found)} entries: go through the test set in "
+                "order, and stop at ten",
+            ),
+        )
         for (prediction, actual, p), item in zip(found, wrong, strict=True):
             assert (int(prediction), int(actual)) == (item.prediction, item.actual)
             assert same(np.asarray(p, float).reshape(-1), item.probabilities)
