@@ -147,38 +147,6 @@ def test_sleep_uses_it_up_too(run: Run, rest: str) -> None:
     assert measured.asleep > measured.processor
 
 
-# A thread waits for a word to change, and nobody wakes it when it does.
-LOST = """
-import ctypes, threading
-libc, number = ctypes.CDLL(None), {"x86_64": 202, "aarch64": 98}[os.uname().machine]
-word = ctypes.c_uint32(0)
-
-def wait():
-    while word.value == 0:
-        libc.syscall(number, ctypes.byref(word), 0, ctypes.c_uint32(0), None, None, 0)
-    print("woken", flush=True)
-
-thread = threading.Thread(target=wait)
-thread.start()
-while open(f"/proc/self/task/{thread.native_id}/syscall").read().split()[0] != str(number):
-    time.sleep(0.01)
-word.value = 1
-print("ready", flush=True)
-thread.join()
-"""
-
-
-def test_a_lost_wake_up_is_made_good(run: Run) -> None:
-    process = run(LOST)
-    allowed = Allowance(Clock(process.pid), 30)
-    while process.poll() is None and (left := allowed.left()):
-        time.sleep(min(left, 0.1))
-    assert allowed.why == ""
-    assert process.returncode == 0
-    assert process.stdout is not None
-    assert process.stdout.read() == "woken\n"
-
-
 def test_what_is_not_let_run_has_used_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "PATIENCE", 3)
     monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)

@@ -799,6 +799,32 @@ def test_without_the_sandbox_they_would(
     assert seen(sender, free, name) == ["free", "taken"]
 
 
+# One thread makes a static variable of C++, and another one needs it meanwhile.
+GUARDED = """
+standard = ctypes.CDLL("libstdc++.so.6")
+guard, made = ctypes.c_uint64(0), []
+
+def make():
+    for _ in range(2):
+        if standard.__cxa_guard_acquire(ctypes.byref(guard)):
+            waiting.start()
+            for _ in range(3):  # until the other one waits
+                time.sleep(0.2)
+            standard.__cxa_guard_release(ctypes.byref(guard))
+    made.append(threading.get_ident())
+
+making, waiting = threading.Thread(target=make), threading.Thread(target=make)
+making.start()
+making.join()
+waiting.join(30)
+got = len(made)
+"""
+
+
+def test_a_thread_that_waits_for_a_static_variable_goes_on(kernel: Kernel) -> None:
+    assert kernel.attempt(GUARDED) == 2
+
+
 def test_the_libraries_keep_no_time_of_reading(place: Sandbox, kernel: Kernel) -> None:
     """What one kernel has read, another must not see; only root may tell a mount to forget it."""
     if not AS_ROOT or place.level != isolate.NAMESPACES:

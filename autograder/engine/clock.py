@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _WANTS_TO_RUN = (b"R", b"D")  # states of a thread: runs or waits for a processor, waits for a disk
 LOOK_SECONDS = 1.0  # between two looks, which cost a millisecond or two
-NUDGE_SECONDS = 3.0  # of sleep, after which it is nudged, see `Clock.look`
 PATIENCE = 10  # times what is allowed: so much wall time passes before the machine is given up
 USED, ASLEEP, BUSY = "used", "asleep", "busy"
 TOO_BUSY = "this machine was too busy to let it run"
@@ -35,7 +33,6 @@ class Clock:
         self._group = group
         self._own: dict[int, float] = {}  # processor time of each process that was ever seen
         self._looked = time.monotonic()
-        self._resting = 0.0  # seconds asleep since it last ran, or was nudged
 
     @property
     def used(self) -> float:
@@ -46,11 +43,6 @@ class Clock:
         """Count what has been used since the last look.
 
         counted: whether sleep counts; not where the kernel had nothing to do.
-
-        A group that sleeps is stopped and continued now and then.  Nothing notices, but a thread
-        whose wake-up was lost looks again at what it waits for.  That happens to TensorFlow's
-        threads with the C library of most machines (condition variables of glibc before 2.41, its
-        bug 25847): once in a few hundred runs a right notebook would hang for ever.
         """
         before, awake = self.processor, False
         if self._group is not None:
@@ -60,18 +52,7 @@ class Clock:
         passed = min(now - self._looked, 2 * LOOK_SECONDS)
         self._looked = now
         if counted and not awake:
-            rest = max(0.0, passed - (self.processor - before))
-            self.asleep += rest
-            self._resting = self._resting + rest if self.processor == before else 0.0
-            if self._resting >= NUDGE_SECONDS:
-                self._nudge()
-
-    def _nudge(self) -> None:
-        self._resting = 0.0
-        if self._group is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._group, signal.SIGSTOP)
-                os.killpg(self._group, signal.SIGCONT)
+            self.asleep += max(0.0, passed - (self.processor - before))
 
     def _add_up(self, group: int) -> bool:
         """Add up processor time; whether any thread of the group wants to run."""

@@ -374,7 +374,7 @@ _INT = 0xFFFFFFFF  # what the kernel looks at of an argument that is an int
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
 # All kernels read the same libraries: who can lock, watch or lease such a file, can signal.
 _LOCKS = range(5, 8), range(36, 39), (1024, 1025, 1026)  # of a process, of a file, others
-_FUTEX_WAKING, _FUTEX_PRIVATE, _FUTEX_COMMAND = (1, 2, 3, 4, 5, 10), 0x80, 0x7F
+_FUTEX_WAIT, _FUTEX_WAKING, _FUTEX_PRIVATE, _FUTEX_COMMAND = 0, (1, 2, 3, 4, 5, 10), 0x80, 0x7F
 _FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
 
@@ -440,9 +440,13 @@ def forbidden_calls(level: str) -> Any:
     ):
         for command in commands:
             rules.add_rule(refuse, call, seccomp.Arg(1, seccomp.MASKED_EQ, _INT, command))
+    shared = _FUTEX_PRIVATE | _FUTEX_COMMAND
     for command in _FUTEX_WAKING:  # a thread that ends is waited for by no call of these
-        shared = _FUTEX_PRIVATE | _FUTEX_COMMAND
         rules.add_rule(refuse, "futex", seccomp.Arg(1, seccomp.MASKED_EQ, shared, command))
+    # Who cannot be woken must not fall asleep: C++ waits in this way for a static variable that
+    # another thread is making.  With "it has changed, look again" it looks until it is made.
+    again = seccomp.ERRNO(errno.EAGAIN)
+    rules.add_rule(again, "futex", seccomp.Arg(1, seccomp.MASKED_EQ, shared, _FUTEX_WAIT))
     rules.add_rule(refuse, "preadv2", seccomp.Arg(5, seccomp.NE, 0))  # "only what is in memory"
     # The one refusal that ZeroMQ takes for an answer when it asks for network devices.
     no_family = seccomp.ERRNO(errno.EOPNOTSUPP)
