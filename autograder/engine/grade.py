@@ -271,11 +271,12 @@ def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
     layers, tensors = job.sandbox.layers, sorted(grading.submission.digests)
     notes = [*recognised.remarks, *run.notes]
     status: Status = "graded"
-    if not changed(notebook, release) and not any(cell.points for cell in cells):
-        status = "unchanged"  # with points, a checkpoint beside it was right
-        notes = ["it is the notebook as it was handed out, with nothing written in it"]
+    if not any(cell.points for cell in cells):  # with points, a checkpoint beside it was right
         if not recognised.cells:
             status, notes = "not found", [f"{own} holds none of this notebook's cells"]
+        elif not changed(notebook, release):
+            status = "unchanged"
+            notes = ["it is the notebook as it was handed out, with nothing written in it"]
     reason = "; ".join(notes)
     result = NotebookResult(job.notebook, status, reason, cells, layers, tensors, said)
     return Graded(result, nbformat.writes(notebook), log, run.cells_seconds)

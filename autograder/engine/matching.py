@@ -223,8 +223,8 @@ class _Search:
             shared = len(made.get(at, set()) & words)
             if shared:
                 yield at, 3 + min(shared, 5)
-            elif between == [at] and (name not in self.found or kind == "markdown"):
-                yield at, 1  # just where the cell was
+            elif between == [at] and self.found and (name not in self.found or kind == "markdown"):
+                yield at, 1  # just where the cell was, beside others of the release
         yield from ((at, 2) for at, cell in within if _bare(cell.source) == text)
 
     def _gap(self, name: str, anchors: Mapping[str, int]) -> tuple[int, int, int]:

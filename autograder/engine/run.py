@@ -234,10 +234,7 @@ class NotebookRun:
 
     @property
     def hung(self) -> bool:
-        """Whether a cell or an answer did nothing until its time was up.
-
-        Threads that wait for each other do that, those of TensorFlow included, once in many runs.
-        """
+        """Whether a cell or an answer did nothing until its time was up."""
         return self._hung or (self._serving is not None and self._serving.hung)
 
     def see_that_the_machine_did_its_part(self) -> None:

@@ -205,8 +205,10 @@ class ListChecks:
             (lambda: not found, "misclassified is empty: put in what the network gets wrong"),
             (
                 lambda: True,
-                lambda: f"misclassified has {len(found)} entries: go through the test set in "
-                "order, and stop at ten",
+                lambda: (
+                    f"misclassified has {len(found)} entries: go through the test set in "
+                    "order, and stop at ten"
+                ),
             ),
         )
         for (prediction, actual, p), item in zip(found, wrong, strict=True):
