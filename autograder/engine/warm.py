@@ -51,6 +51,7 @@ class WarmInterpreter:
             "HOME": str(self._folder),
             "IPYTHONDIR": str(self._folder / "ipython"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_ENABLE_ONEDNN_OPTS": "1",  # what TensorFlow decides by the processor otherwise
             "CUDA_VISIBLE_DEVICES": "-1",
             "OPENBLAS_NUM_THREADS": "2",  # decided where NumPy is imported, for all kernels
         }
