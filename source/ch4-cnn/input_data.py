@@ -96,7 +96,8 @@ def read_data_sets(directory=".", one_hot=False, seed=None):
                 f"MNIST {name} set: {len(images)} images and {len(labels)} labels "
                 "do not belong together"
             )
-        pixels = images.reshape(len(images), SIDE * SIDE).astype(np.float32) / 255
+        whole = images.reshape(len(images), SIDE * SIDE)
+        pixels = np.divide(whole, np.float32(255), dtype=np.float32)
         answers = labels.astype(np.int64)
         if one_hot:
             answers = np.eye(CLASSES, dtype=np.float32)[answers]
