@@ -142,8 +142,8 @@ def load(
     images, labels = _read_split(split)
     chosen = rows if isinstance(rows, slice) else np.asarray(rows, dtype=np.intp)
     images, labels = images[chosen], labels[chosen]
-    pixels = images.reshape(len(images), 28 * 28).astype(np.float32)
-    return pixels / np.float32(255), labels
+    pixels = np.divide(images, np.float32(255), dtype=np.float32)
+    return np.asarray(pixels).reshape(len(images), 28 * 28), np.asarray(labels)
 
 
 def files(split: str) -> tuple[Path, Path]:
@@ -190,11 +190,11 @@ def _write_split(
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read one idx file of unsigned bytes, in the shape that its header gives."""
-    content = path.read_bytes()
-    rank = content[3]
-    shape = struct.unpack_from(f">{rank}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    """One idx file of unsigned bytes, in the shape that its header gives; read where looked at."""
+    with path.open("rb") as file:
+        rank = file.read(4)[3]
+        shape = struct.unpack(f">{rank}I", file.read(4 * rank))
+        return np.memmap(file, np.uint8, "r", file.tell(), shape)
 
 
 def _split_files(split: str) -> tuple[str, str]:

@@ -272,13 +272,18 @@ for _ in range(3):
 def test_a_checkpoint_of_unchanged_variables_is_whole(run: Run) -> None:
     ran = run("""
 import os
+large = tf.Variable(tf.zeros([300_000]))
+sess.run(large.initializer)
+saver = tf.train.Saver()
 for i in range(1, 31):
     sess.run(train_step, batch())
     path = saver.save(sess, "./kept", global_step=i)
-shared = os.stat("kept-29.index").st_nlink
+shared = os.stat("kept-29.data-00000-of-00001").st_nlink
+times = np.array([os.stat(f"kept-{i}.index").st_mtime_ns for i in range(26, 31)])
 value = sess.run(w)
 """)
     assert ran["shared"] > 1
+    assert (np.diff(ran["times"]) > 0).all()  # who looks for the newest by its time finds it
     assert ran["path"] == "./kept-30"
     for step in range(26, 31):
         assert np.array_equal(ran.files.tensors(f"kept-{step}")["w"], ran["value"])

@@ -22,6 +22,7 @@ import functools
 import glob
 import os
 import shutil
+import time
 import weakref
 import zlib
 from collections import Counter
@@ -43,6 +44,8 @@ SEPARATED = 3 * 6  # files
 CHECKPOINTS = 50  # of which it is known how they came about
 REMEMBERED = 256  # fetches
 REMEMBERED_BYTES = 1 << 20  # of one
+LATER = 100  # milliseconds within which the clock of a file system goes on
+SMALL_BYTES = 1 << 20  # of a file that is copied; a larger one gets another name
 WHOLE_BYTES = 1 << 20  # up to which an array is recognised by all of its bytes
 EVERY = 61  # of a larger one each so-many-th number counts: prime to the sides of images
 
@@ -101,6 +104,9 @@ class _Files:
                     return False
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(prefix + ending)
+                if mark[1] <= SMALL_BYTES:
+                    _copy_later(self.prefix + ending, prefix + ending)
+                    continue
                 os.link(self.prefix + ending, prefix + ending)
                 for path in (self.prefix + ending, prefix + ending):
                     _links.pop(path, None)
@@ -108,6 +114,16 @@ class _Files:
         except OSError:
             return False
         return True
+
+
+def _copy_later(source: str, target: str) -> None:
+    """A copy that is younger than its source: who looks for the newest by its time finds it."""
+    written = os.stat(source).st_mtime_ns
+    for _ in range(LATER):
+        shutil.copyfile(source, target)
+        if os.stat(target).st_mtime_ns > written:
+            break
+        time.sleep(0.001)  # a file system counts in milliseconds
 
 
 def _mark(path: str) -> tuple[int, ...]:

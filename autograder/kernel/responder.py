@@ -67,7 +67,7 @@ class Responder:
         except NotImplementedError as error:
             return {"id": identity, "error": "todo", "message": str(error)[:MESSAGE_LIMIT]}
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
+            message = f"{_kind_of(error)}: {error}"[:MESSAGE_LIMIT]
             return {"id": identity, "error": "raised", "message": message}
 
     # -- names -----------------------------------------------------------------------------
@@ -447,6 +447,15 @@ def _questions(source: socket.socket) -> Iterator[dict[str, Any]]:
             wire.send(source, {"id": question["id"], "value": None})
             return
         yield question
+
+
+def _kind_of(error: Exception) -> str:
+    """The name of its class, and which of Python's own errors it is a kind of, if it is one."""
+    own = type(error)
+    known = next(kind for kind in own.__mro__ if kind.__module__ == "builtins")
+    if known in (own, Exception):
+        return own.__name__
+    return f"{own.__name__} ({known.__name__})"
 
 
 def serve() -> None:

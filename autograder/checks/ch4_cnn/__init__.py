@@ -13,7 +13,7 @@ from autograder.data import mnist
 # Of the 4000 steps of the training loop so many are computed: enough to see that it learns.
 TRAINING_STEPS = 40
 TRAIN_ROWS, TEST_ROWS = 60_000, 10_000
-OTHER_RUN = ".other-run"  # a folder for checkpoints that are saved to try `resume`; with a dash
+OTHER_RUN = ".other-run-2"  # for checkpoints that are saved to try `resume`; a dash and a number
 _DIGITS = ".mnist"
 
 

@@ -572,17 +572,29 @@ class LayerChecks(NetworkChecks):
         "that the text names",
     )
     def test_hidden(
-        self, loaded: Running, weights: dict[str, Array], batch: tuple[Array, Array]
+        self,
+        graph: Graph,
+        loaded: Running,
+        weights: dict[str, Array],
+        batch: tuple[Array, Array],
     ) -> None:
         images, _ = batch
-        flat, hidden = loaded.of(images, "h_pool_flat", "hidden2")
+        self.diagnose_hidden(loaded, weights, images)
+        # Where sums are large, too: nothing is cut off but what the activation cuts off.
+        wide = np.linspace(-30, 30, self.sizes[1], dtype=np.float32)
+        weights = {**weights, "b2": wide}
+        self.diagnose_hidden(graph.fresh(**weights), weights, images)
+
+    def diagnose_hidden(self, session: Running, weights: dict[str, Array], images: Array) -> None:
+        """Fail unless hidden2 is the activation of the sums, with these weights in the session."""
+        flat, hidden = session.of(images, "h_pool_flat", "hidden2")
         assert flat.shape == (len(images), self.sizes[0])
         product = flat @ weights["w2"]
         response = product + weights["b2"]
         diagnose(
             same(hidden, self.activate(response)),
             (
-                lambda: not same(hidden, loaded.of(images, "hidden2")),
+                lambda: not same(hidden, session.of(images, "hidden2")),
                 "hidden2 is another each time it is asked for: nothing random, no dropout, "
                 "belongs into this network",
             ),
@@ -611,10 +623,23 @@ class LayerChecks(NetworkChecks):
         hint="p = tf.nn.softmax(tf.matmul(hidden2, w0) + b0): once, over the classes",
     )
     def test_softmax(
-        self, loaded: Running, weights: dict[str, Array], batch: tuple[Array, Array]
+        self,
+        graph: Graph,
+        loaded: Running,
+        weights: dict[str, Array],
+        batch: tuple[Array, Array],
     ) -> None:
         images, _ = batch
-        hidden, p = loaded.of(images, "hidden2", "p")
+        self.diagnose_softmax(loaded, weights, images)
+        # It depends on differences alone, wherever the sums are: nothing is cut off.
+        for middle in (-13, 13):
+            bias = np.linspace(middle - 3, middle + 3, self.sizes[2], dtype=np.float32)
+            weights = {**weights, "b0": bias}
+            self.diagnose_softmax(graph.fresh(**weights), weights, images)
+
+    def diagnose_softmax(self, session: Running, weights: dict[str, Array], images: Array) -> None:
+        """Fail unless p is the softmax of the last sums, with these weights in the session."""
+        hidden, p = session.of(images, "hidden2", "p")
         assert hidden.shape == (len(images), self.sizes[1])
         product = hidden @ weights["w0"]
         logits = product + weights["b0"]
@@ -1166,6 +1191,18 @@ class StrokeLoopChecks:
         )
         for fed in log.first:
             diagnose_fed(fed, images, labels)
+        # Fetched together with train_step they need no images of their own.
+        looked = [count for step, count in log.evaluated.items() if 0 < step < self.steps]
+        diagnose(
+            not looked or max(looked) >= len(images),
+            (
+                lambda: True,
+                lambda: (
+                    f"loss and accuracy are measured on {max(looked)} images: they are those of "
+                    f"all {len(images)}"
+                ),
+            ),
+        )
 
     @check(
         "The training has lowered the loss",

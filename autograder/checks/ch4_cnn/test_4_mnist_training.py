@@ -170,10 +170,15 @@ class TestTrainingLoop:
         batches = [pictures_and_labels(fed) for fed in log.first]
         shown = [{image.tobytes() for image in images} for images, _ in batches]
         diagnose(
-            log.batches >= min(log.steps, TRAIN_ROWS // BATCH),
+            log.batches >= min(log.steps, TRAIN_ROWS // BATCH)
+            and not any(one == other for one, other in itertools.pairwise(shown)),
             (
                 lambda: log.batches == 1,
                 "every step had the same batch: draw a new batch inside the loop",
+            ),
+            (
+                lambda: log.batches >= min(log.steps, TRAIN_ROWS // BATCH),
+                "two steps had the same batch: draw a new one in every step",
             ),
             (lambda: True, "the steps had few different batches: draw a new one in every step"),
         )
@@ -277,7 +282,16 @@ class TestTrainingLoop:
         # The last line of the log belongs to the last step: the same weights, the same images.
         assert abs(graph.number("acc_val") - reference.accuracy(p, labels)) < 1.5 / len(p)
         # The accuracy of a few other images may be the same by chance, but not the loss.
-        assert np.isclose(graph.number("loss_val"), loss, rtol=1e-3, equal_nan=True)
+        told = graph.number("loss_val")
+        parts = len(p) / np.array([5000, 2000, 1000, 500, 250, 200, 100, 50, 20, 10, 1])
+        diagnose(
+            np.isclose(told, loss, rtol=1e-3, equal_nan=True),
+            (
+                lambda: np.isclose(told * parts, loss, rtol=1e-3).any(),
+                "the accuracy is right and the loss is an average: it is a sum over the images, "
+                "so those of parts of the test set are added",
+            ),
+        )
         looked = {steps for steps, count in log.evaluated.items() if count >= len(p)}
         diagnose(
             all(looked & set(pair) for pair in saves_of(log) if pair[0] % EVERY == 0),
@@ -442,8 +456,14 @@ class TestResume:
         session.load(W_conv=np.zeros((5, 5, 1, 16)), b0=np.ones(10))
         self.resume(graph)
         written = scratch.tensors(f"mdc_session-{newest}")
-        for name, value in session.weights().items():
-            assert np.array_equal(written[graph.graph_name(name)], value)
+        found = session.weights()
+        diagnose(
+            all(np.array_equal(written[graph.graph_name(n)], value) for n, value in found.items()),
+            (
+                lambda: not found["b0"].any(),
+                "the session is initialised behind saver.restore, which comes last",
+            ),
+        )
 
     @check(
         "resume goes by the file checkpoint, in any folder and in a new kernel",

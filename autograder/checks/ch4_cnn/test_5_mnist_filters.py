@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
@@ -213,7 +214,19 @@ class ListChecks:
         )
         for (prediction, actual, p), item in zip(found, wrong, strict=True):
             assert (int(prediction), int(actual)) == (item.prediction, item.actual)
-            assert same(np.asarray(p, float).reshape(-1), item.probabilities)
+            told = np.asarray(p, float).reshape(-1)
+            diagnose(
+                same(told, item.probabilities),
+                (
+                    functools.partial(is_rounded, told, item.probabilities),
+                    "the probabilities are rounded: keep those that p gives",
+                ),
+            )
+
+
+def is_rounded(told: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether these are the wanted probabilities but for their last digits."""
+    return told.shape == wanted.shape and bool(np.abs(told - wanted).max() <= 0.05)
 
 
 @grade_cell("mdr-10-misclassified-check")
