@@ -346,7 +346,7 @@ def test_what_is_installed_can_be_found(kernel: Kernel, name: str) -> None:
 
 DOCUMENTED = {
     *("PATH", "LANG", "HOME", "TMPDIR", "MPLBACKEND", "MPLCONFIGDIR", "IPYTHONDIR"),
-    *("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES"),
+    *("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "CUDA_VISIBLE_DEVICES"),
     *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
 }

@@ -437,6 +437,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "MPLCONFIGDIR": str(folder / ".matplotlib"),
         "IPYTHONDIR": str(folder / ".ipython"),
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
         "CUDA_VISIBLE_DEVICES": "-1",
         "PIP_NO_INDEX": "1",  # there is no network, for which pip would wait
         **dict.fromkeys(THREADS, str(AT_A_TIME)),
