@@ -11,6 +11,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -244,7 +245,7 @@ HIDDEN = {
     "memory": f"'/proc/{os.getpid()}/mem'",
     "an environment": "f'/proc/{GRADER}/environ'",
     "a command line": "f'/proc/{VICTIM}/cmdline'",
-    "a root folder": "f'/proc/{GRADER}/root/etc/passwd'",
+    "a root folder": "f'/proc/{GRADER}/root' + '/etc/passwd'",
     "a working directory": "f'/proc/{GRADER}/cwd/pyproject.toml'",
     "a way up": "'../' * 20 + SECRET_FILE",
     "a way through its own root": "'/proc/self/root' + SECRET_FILE",
@@ -804,12 +805,19 @@ GUARDED = """
 standard = ctypes.CDLL("libstdc++.so.6")
 guard, made = ctypes.c_uint64(0), []
 
+def used(thread):
+    fields = open(f"/proc/self/task/{thread}/stat").read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])  # ticks of processor time
+
 def make():
     for _ in range(2):
         if standard.__cxa_guard_acquire(ctypes.byref(guard)):
             waiting.start()
-            for _ in range(3):  # until the other one waits
-                time.sleep(0.2)
+            # Until the other one waits: it looks again and again, or else it sleeps.
+            for _ in range(200):
+                if used(waiting.native_id) >= 5:
+                    break
+                time.sleep(0.01)
             standard.__cxa_guard_release(ctypes.byref(guard))
     made.append(threading.get_ident())
 
@@ -1280,14 +1288,15 @@ def test_somebody_without_rights_confines_kernels_too(outside: Outside, tmp_path
                     ]
         print(json.dumps(found))
     """
-    # A Python below /root is out of others' reach but for a view of it in this namespace.
-    hidden = [p for p in (sys.base_prefix, sys.prefix) if p.startswith("/root/")]
+    # A Python below root's home is out of others' reach but for a view of it in this namespace.
+    home = Path(pwd.getpwuid(0).pw_dir)
+    hidden = [p for p in (sys.base_prefix, sys.prefix) if Path(p).is_relative_to(home)]
     views = "".join(
         f"mkdir -p {tmp_path}/view{n} && mount --bind {path} {tmp_path}/view{n} && "
         for n, path in enumerate(hidden)
     )
     if hidden:
-        views += "mount -t tmpfs -o mode=755 tmpfs /root && "
+        views += f"mount -t tmpfs -o mode=755 tmpfs {home} && "
         views += "".join(
             f"mkdir -p {path} && mount --bind {tmp_path}/view{n} {path} && "
             for n, path in enumerate(hidden)

@@ -173,6 +173,14 @@ def raising():
     raise ValueError("first line\\nsecond \\x1b[31m<b>line" + "!" * 10**6)
 
 
+class Gone(FileNotFoundError):
+    pass
+
+
+def gone():
+    raise Gone("train first")
+
+
 def leaving():
     raise SystemExit(0)
 
@@ -388,6 +396,7 @@ def test_what_a_call_prints_is_not_shown(notebook: NotebookRun, values: Values) 
         ("todo", r"^TODO \[OFE-04\]: not done yet$"),
         ("silent", "^not done yet$"),
         ("raising", "^raising raised ValueError: first line second .\\[31m<b>line!!!"),
+        ("gone", r"^gone raised Gone \(FileNotFoundError\): train first"),
         ("handle", "^there is a TextIOWrapper where numbers, text or lists of them are expected$"),
         ("image", "^image is a NumPy array, expected a function$"),
         ("add", "missing 1 required positional argument"),

@@ -117,8 +117,7 @@ class EdgeFilterChecks:
             found["kind"] == "tensor" and found["dtype"] == "float32",
             (
                 lambda: found["kind"] == "variable",
-                "that is a variable, which would have to be initialised, and would be trained: "
-                "return a tf.constant",
+                "that is a variable, which would have to be initialised: return a tf.constant",
             ),
             (
                 lambda: found["kind"] == "tensor",
@@ -1352,6 +1351,19 @@ class DigitMapChecks(DigitNetwork):
         response, pooled = graph.fresh().of(images, "h_conv", "h_pool")
         assert in_blocks(response)
         diagnose_pool(pooled, response, "h_conv")
+
+
+class SaverChecks:
+    """The Saver of the digit network ([MDC-06], [MDR-06])."""
+
+    @check(
+        "saver takes every variable of the graph, Adam's averages too",
+        hint="tf.train.Saver() takes them all, if it is made when the graph is complete",
+    )
+    def test_all(self, graph: Graph) -> None:
+        variables = {str(variable["name"]) for variable in graph.variables()}
+        assert variables
+        assert graph.saved("saver") == variables
 
 
 def accuracy_on_all_digits(weights: dict[str, Array]) -> float:

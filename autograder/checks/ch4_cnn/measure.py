@@ -9,7 +9,7 @@
 runs the solution cells of `source/ch4-cnn` under so many random seeds and keeps what it
 finds in `measured.json`; seeds that are there already are not run again, so it can be
 interrupted.  `mnist` is the whole training of 4000 steps (a few minutes each), `early` what
-the grader sees of it: its own few steps on its own few digits.  `first` is as many steps on the
+the grader sees of it: its few steps.  `first` is as many steps on the
 first batch alone, a mistake that must not look like learning.
 
 `samples` draws what the checks of layers, losses and accuracies draw, and measures how far from the
