@@ -195,6 +195,20 @@ def test_while_others_wait_a_student_leaves_one_worker_to_them() -> None:
     assert turns.take() == ("ada", 2)  # nobody else waits
 
 
+def test_who_has_waited_before_comes_first() -> None:
+    turns: Turns[int] = Turns(workers=1)
+    turns.put("ada", [1])
+    turns.put("bob", [2, 3], first=True)
+    turns.put("cleo", [4])
+    turns.put("ada", [5], first=True)  # waits already: where she is
+    taken = []
+    for _ in range(5):
+        student, item = turns.take()
+        taken.append((student, item))
+        turns.done(student)
+    assert taken == [("bob", 2), ("ada", 1), ("cleo", 4), ("bob", 3), ("ada", 5)]
+
+
 # --- from Submit to feedback ---
 
 

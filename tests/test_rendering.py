@@ -14,6 +14,7 @@ from templates import settings_of
 
 from autograder.engine.notebook import restore
 from autograder.errors import UserError
+from autograder.kernel import page as kernel_page
 from autograder.kernel.child import Limits
 from autograder.kernel.page import AS_WRITTEN, PLAIN_LIMIT, Budget
 from autograder.record import pages, rendering
@@ -166,6 +167,24 @@ def test_texts_share_the_budget_of_their_page() -> None:
     page = page_of("feedback", *["[" * 2_000_000] * 20, "<b>*last*</b>")
     assert page.count(AS_WRITTEN) == 21
     assert "&lt;\u200bb&gt;*last*&lt;\u200b/b&gt;" in page
+
+
+def test_a_text_is_cleaned_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clean_for_ever(text: str) -> str:
+        while True:
+            pass
+
+    shown = {"text/html": "<i>shown</i>"}
+    code = nbformat.v4.new_code_cell("written = 1")
+    code.outputs = [nbformat.v4.new_output("display_data", shown)]
+    text = nbformat.v4.new_markdown_cell("*laid out*")
+    raw = nbformat.v4.new_raw_cell("<b>raw</b>")
+    raw.metadata["raw_mimetype"] = "text/html"
+    monkeypatch.setattr(kernel_page, "clean_html", clean_for_ever)
+    page = kernel_page.Page(Budget(2), sanitize_html=True, template_name="classic")
+    made, _ = page.from_notebook_node(nbformat.v4.new_notebook(cells=[text, raw, code]))
+    for written in ("*laid out*", "&lt;b&gt;raw", "written = 1", "&lt;i&gt;shown"):
+        assert f"<pre>{written}" in made
 
 
 def test_without_a_budget_nothing_is_laid_out() -> None:

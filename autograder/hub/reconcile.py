@@ -325,8 +325,10 @@ class Reconciler:
     def _start(self, work: Work) -> None:
         with self._mutex:
             self._active[work.key] = work
+            again = work.key in self._trouble  # it has waited for its turn before
         if work.notebooks:
-            self._turns.put(work.student, [(work, name) for name in work.notebooks])
+            items = [(work, name) for name in work.notebooks]
+            self._turns.put(work.student, items, first=again)
         else:
             self._finished.put(work)
 

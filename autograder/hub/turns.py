@@ -23,9 +23,11 @@ class Turns(Generic[T]):
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, student: str, items: list[T]) -> None:
-        """Add work; a student who has none waiting comes last."""
+    def put(self, student: str, items: list[T], first: bool = False) -> None:
+        """Add work; a student who has none waiting comes last, or, with `first`, first."""
         with self._changed:
+            if first and student not in self._waiting:
+                self._waiting = {student: deque(), **self._waiting}
             self._waiting.setdefault(student, deque()).extend(items)
             self._changed.notify_all()
 

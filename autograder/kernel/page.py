@@ -1,9 +1,9 @@
 """Renders a notebook as an HTML page, in a process of its own that has run no student code.
 
-A stranger's Markdown may cost the parsers any time: some of their patterns take quadratic time.
-So each text has a budget of processor time, and what does not fit is shown as it was written; the
-process as a whole is bounded from outside.  The page loads nothing: formulas are MathML, which
-browsers typeset.
+A stranger's text may cost the parsers any time, and what cleans its HTML as well: some of their
+patterns take quadratic time.  So each text has a budget of processor time for both, and is shown as
+it was written if it does not fit; the process as a whole is bounded from outside.  The page loads
+nothing: formulas are MathML, which browsers typeset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import nbformat
 import numpy as np
 from latex2mathml.converter import convert_to_element
 from nbconvert.exporters import HTMLExporter
-from nbconvert.filters import ansi2html, strip_ansi
+from nbconvert.filters import ansi2html, clean_html, strip_ansi
 from nbconvert.filters.highlight import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -56,6 +56,12 @@ _PLACE = re.compile(r'<span class="formula-(inline|block)">([^<]*)</span>')
 
 class _TooLong(BaseException):
     """A text's time is over; no library takes this for an error of its own."""
+
+
+class _Clean(str):
+    """HTML that needs no more cleaning."""
+
+    __slots__ = ()
 
 
 class Budget:
@@ -93,6 +99,14 @@ def as_written(text: str) -> str:
     """A text as HTML that looks like the text, as far as `PLAIN_LIMIT`."""
     rest = "" if len(text) <= PLAIN_LIMIT else "\n… (the rest is left out)"
     return f"{html.escape(text[:PLAIN_LIMIT])}{rest}"
+
+
+def _clean(text: str) -> _Clean:
+    return _Clean(clean_html(text))
+
+
+def _shown_as_written(text: str) -> _Clean:
+    return _Clean(f"<p><em>{AS_WRITTEN}</em></p>\n<pre>{as_written(text)}</pre>")
 
 
 def formula(latex: str, display: str) -> str:
@@ -148,16 +162,23 @@ class Page(HTMLExporter):  # type: ignore[misc]
             anchor_link_text=self.anchor_link_text,
             exclude_anchor_links=self.exclude_anchor_links,
         )
+        clean = _clean if self.sanitize_html else _Clean
         return self._budget.within(
-            lambda: str(MarkdownWithMath(renderer=renderer).render(source)),
-            lambda: f"<p><em>{AS_WRITTEN}</em></p>\n<pre>{as_written(source)}</pre>",
+            lambda: clean(str(MarkdownWithMath(renderer=renderer).render(source))),
+            lambda: _shown_as_written(source),
         )
 
     def _highlighted(self, highlight: Highlight2HTML, source: str, metadata: Any = None) -> str:
         return self._budget.within(
-            lambda: str(highlight(source, metadata=metadata)),
-            lambda: f'<div class="highlight"><pre>{as_written(source)}</pre></div>',
+            lambda: _clean(str(highlight(source, metadata=metadata))),
+            lambda: _Clean(f'<div class="highlight"><pre>{as_written(source)}</pre></div>'),
         )
+
+    def _cleaned(self, found: str | bytes) -> str:
+        text = found.decode() if isinstance(found, bytes) else found  # a template encodes SVG
+        if isinstance(text, _Clean):
+            return text
+        return self._budget.within(lambda: _clean(text), lambda: _shown_as_written(text))
 
     def _coloured(self, text: str) -> str:
         return self._budget.within(
@@ -174,6 +195,7 @@ class Page(HTMLExporter):  # type: ignore[misc]
         self.filters = {
             "highlight_code": functools.partial(self._highlighted, highlight),
             "ansi2html": self._coloured,
+            "clean_html": self._cleaned,
             # It mends links of notebooks that nobody writes any more, in quadratic time.
             "strip_files_prefix": lambda text: text,
         }
