@@ -1,4 +1,4 @@
-"""The trusted side: restores a submission, runs it in a kernel, checks it, decides points.
+"""The trusted side: restores a submission, runs it in a kernel, checks it and awards points.
 
-Nothing here knows a particular assignment.
+Nothing in this package knows a particular assignment.
 """

@@ -1,7 +1,7 @@
-"""A submission as it arrived, and the same with every file where it belongs.
+"""A submission as it arrived, and a copy of it with every file where it belongs.
 
-Here is looked what lies in a folder, and `finding` decides what it is.  Nothing that was handed in
-is parsed: files are listed, and their bytes are searched for those of the release.  Archives are
+This module looks at what lies in a folder; `finding` decides what it is.  The grader parses no
+submitted file: it lists files and searches their bytes for bytes of the release.  Archives are
 unpacked in the sandbox.
 """
 
@@ -35,22 +35,26 @@ from autograder.errors import CannotGrade, GraderFault, printable
 from autograder.kernel.archive import eights, is_inside
 from autograder.kernel.child import GB, Limits
 
-MOST = 20_000  # files and folders that are looked at
-NOTEBOOKS = 40  # that may be the one, read byte by byte
-WANTED_LIMIT = 2 << 30  # bytes of the files that are wanted
-ARCHIVES = 8  # that are unpacked of a submission, and again of what lay in them
-LEVELS = 2  # what a learning platform packs holds what the student has packed
-SPARE = (".zip", *finding.KERAS)  # in an archive, beside what is looked for
+MOST = 20_000  # files and folders to look at
+NOTEBOOKS = 40  # candidates for the notebook, each read byte by byte
+WANTED_LIMIT = 2 << 30  # bytes of all wanted files together
+ARCHIVES = 8  # archives to unpack per level of nesting
+LEVELS = 2  # a learning platform's archive holds the student's archive
+SPARE = (".zip", *finding.KERAS)  # kept from an archive besides the wanted files
 LIMITS = Limits(memory=2 * GB, disk=1 << 20, files=10, processes=2, cpu=60)
-SECONDS = 300.0  # of wall time; the limit that counts is `cpu`
-_LINE = 30  # characters of a line of text that tells something
+SECONDS = 300.0  # wall time; the limit that matters is `cpu`
+_LINE = 30  # characters that make a line of text distinctive
 
 
 @dataclass(frozen=True)
 class Release:
-    """The assignment as it was handed out: folder, the notebook in question, wanted files.
+    """The assignment as it was handed out, and the notebook to find.
 
-    patterns: of the files beside the notebook that a grading may depend on.
+    Attributes:
+        folder: the release folder.
+        notebook: the name of the notebook to find.
+        patterns: glob patterns of the other files that grading may depend on.
+
     """
 
     folder: Path
@@ -59,21 +63,26 @@ class Release:
 
     @property
     def names(self) -> list[str]:
-        """Names of all its notebooks."""
+        """The names of all its notebooks."""
         return sorted(path.stem for path in self.folder.glob("*.ipynb"))
 
     @property
     def given(self) -> set[str]:
-        """Names of the other files in it."""
+        """The names of its other files."""
         return {path.name for path in self.folder.iterdir() if path.suffix != ".ipynb"}
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What lies in a submission.
+    """The contents of a submission.
 
-    folder: where; files: by path; room: where its archives were unpacked, each under its own path,
-    if they were.
+    Attributes:
+        folder: the submission folder.
+        files: the regular files in it, by path.
+        said: remarks for the student and the instructor.
+        room: the folder its archives were unpacked into, each under its own path; None if none was.
+        inside: the unpacked files, by path.
+
     """
 
     folder: Path
@@ -84,11 +93,11 @@ class Arrived:
 
     @property
     def all(self) -> dict[str, Found]:
-        """The files of the folder and of what was unpacked."""
+        """The files of the folder and the unpacked files."""
         return self.files | self.inside
 
     def read(self, path: str, limit: int, own_links: bool = False) -> bytes:
-        """The content of one of the files; raises as `read_regular` does."""
+        """The content of one file; raises as `read_regular` does."""
         if path in self.inside:
             assert self.room is not None
             return read_regular(self.room, path, limit)
@@ -96,9 +105,9 @@ class Arrived:
 
 
 def survey(folder: Path, only: Collection[str] = ()) -> Arrived:
-    """What lies in `folder`, or in those of its entries named in `only`, but what tools made.
+    """The files in `folder`, or in its entries named in `only`, except those that tools made.
 
-    Raises CannotGrade when it is not a folder.
+    Raises CannotGrade when `folder` is not a folder.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         raise CannotGrade("what was handed in is not a folder")
@@ -123,9 +132,9 @@ def survey(folder: Path, only: Collection[str] = ()) -> Arrived:
 
 
 def look(arrived: Arrived, release: Release) -> Finding:
-    """What in it is the release's notebook, and what belongs to it.
+    """Find the release's notebook in a submission, and the files that belong to it.
 
-    Raises CannotGrade when what is wanted is absurdly large.
+    Raises CannotGrade when the wanted files are absurdly large.
     """
     files = arrived.all
     candidates = _candidates(arrived, release)
@@ -144,7 +153,7 @@ def look(arrived: Arrived, release: Release) -> Finding:
 
 
 def taken_for(folder: Path, release: Path) -> dict[str, str]:
-    """Which file of a submission is which notebook: notebook → path, archives left closed."""
+    """Map each notebook to the submitted file that serves as it, with archives left closed."""
     arrived = survey(folder)
     names = sorted(path.stem for path in release.glob("*.ipynb"))
     found = {name: look(arrived, Release(release, name, ())).files for name in names}
@@ -152,9 +161,9 @@ def taken_for(folder: Path, release: Path) -> dict[str, str]:
 
 
 def archives(arrived: Arrived) -> list[str]:
-    """Paths of the archives that are to be unpacked next, those at the top first.
+    """Paths of the archives to unpack next, top-level ones first.
 
-    These are the submission's own, and once these have been, those that lay in them.
+    These are the submission's own archives or, once those are unpacked, the archives inside them.
     """
     files = arrived.files if arrived.room is None else arrived.inside
     paths = [path for path in files if finding.is_archive(path)]
@@ -162,14 +171,15 @@ def archives(arrived: Arrived) -> list[str]:
 
 
 def needs_archives(arrived: Arrived, found: Finding) -> bool:
-    """Whether something is wanted that may lie in an archive."""
+    """Whether a wanted file may still lie in an archive."""
     return not found.complete and bool(archives(arrived))
 
 
 def content(arrived: Arrived, where: str, path: str, limit: int) -> bytes:
     """The content of the file that belongs at `where`; raises as `read_regular` does.
 
-    It may be a hard link of its owner's, but no module: what is imported is shown to student code.
+    A hard link is accepted if it is the folder owner's, but never for a module: student code sees
+    what it imports.
     """
     return arrived.read(path, limit, own_links=not where.endswith(".py"))
 
@@ -178,7 +188,11 @@ def content(arrived: Arrived, where: str, path: str, limit: int) -> bytes:
 class Laid:
     """A submission with every file where it belongs.
 
-    folder: a private copy; unread: why a file could not be read, by where it belongs.
+    Attributes:
+        folder: a private copy.
+        found: what was found, and where.
+        unread: why a file could not be read, by where it belongs.
+
     """
 
     folder: Path
@@ -190,9 +204,9 @@ class Laid:
 def laid_out(
     folder: Path, only: Collection[str], release: Release, sandbox: Sandbox
 ) -> Iterator[Laid]:
-    """Look for everything, also in archives, and copy it to where it belongs.
+    """Find every wanted file, searching archives too, and copy it to where it belongs.
 
-    Raises CannotGrade when there is too much of it.
+    Raises CannotGrade when the files are too large.
     """
     place = Path(tempfile.mkdtemp(prefix="kit-laid-", dir=sandbox.folder))
     try:
@@ -222,7 +236,7 @@ def laid_out(
 
 
 def _unpack(arrived: Arrived, room: Path, release: Release, sandbox: Sandbox) -> Arrived:
-    """The same with what its archives hold.  Raises GraderFault when this machine could not."""
+    """Add what the archives hold.  Raises GraderFault when this machine could not unpack them."""
     words = [".ipynb", ".json", *map(_word, release.patterns)]
     inside = dict(arrived.inside)
     opened: set[str] = set()
@@ -237,13 +251,13 @@ def _unpack(arrived: Arrived, room: Path, release: Release, sandbox: Sandbox) ->
             continue
         said.append(f"{printable(path)} was unpacked")
         if path in arrived.inside:
-            (room / path).unlink()  # what was in it goes into a folder of its name
+            (room / path).unlink()  # its contents go into a folder of the same name
         for name, when, text in members:
             left -= len(text)
             own = f"{path}/{name}"
             if left < 0 or any(finding.passed_over(part) for part in name.split("/")[:-1]):
                 continue
-            with contextlib.suppress(OSError):  # a file of that name where a folder should be
+            with contextlib.suppress(OSError):  # a file already has the folder's name
                 (room / own).parent.mkdir(parents=True, exist_ok=True)
                 (room / own).write_bytes(text)
                 inside[own] = Found(own, len(text), when)
@@ -254,15 +268,15 @@ def _unpack(arrived: Arrived, room: Path, release: Release, sandbox: Sandbox) ->
 
 
 def _word(pattern: str) -> str:
-    """What is part of every name that a pattern matches, as far as copies leave it alone."""
+    """A part of every name the pattern matches, as far as copying leaves the name alone."""
     texts = [text for text in re.split(r"[*?\[\]/]", pattern) if text]
     return re.split(r"[\s_-]", texts[0])[0].casefold() if texts else ""
 
 
 def _members(data: bytes, words: list[str], sandbox: Sandbox) -> Iterator[tuple[str, int, bytes]]:
-    """Name, time and content of what is wanted of an archive.
+    """Name, time and content of each wanted member of an archive.
 
-    Raises CannotGrade with the reason, in words about "it", or GraderFault.
+    Raises CannotGrade with the reason, phrased with "it" as the subject, or GraderFault.
     """
     question = {
         "op": "archive",
@@ -314,15 +328,18 @@ def _fit(names: list[object], sizes: np.ndarray, times: np.ndarray, joined: np.n
     )
 
 
-# --- which notebook a file is, told from its bytes ---
+# --- identifying a notebook by its bytes ---
 
 
 @dataclass(frozen=True)
 class _Marks:
-    """What the file of a released notebook can be known by, as it stands in its JSON.
+    """Marks that identify the file of a released notebook, as they stand in its JSON.
 
-    ids: of its cells; lines: of its text; none of them are another notebook's.  answers: patterns
-    of the cells that the student writes, as they were handed out.
+    Attributes:
+        ids: each `grade_id` that only this notebook has.
+        lines: lines of text that only this notebook has.
+        answers: patterns of the solution cells as they were handed out.
+
     """
 
     ids: frozenset[bytes]
@@ -353,7 +370,7 @@ def _candidates(arrived: Arrived, release: Release) -> list[Candidate]:
             )
         except FileNotFoundError:
             continue
-        except CannotGrade:  # too large, or linked: it may be the one by its name
+        except CannotGrade:  # too large, or linked: its name may still identify it
             of, whole, changed, digest = None, False, False, os.fsencode(path)
         if of is None and finding.named(path, names) is None and not path.endswith(".ipynb"):
             continue  # some other JSON
@@ -377,7 +394,7 @@ def _told(
     version: object,
     released: tuple[tuple[str, _Marks], ...],
 ) -> tuple[str | None, bool, bool, bytes]:
-    """What `Candidate` says of a file's content."""
+    """The fields of a `Candidate` that depend on the file's content."""
     data = read_regular(root, path, SIZE_LIMIT, own_links)
     digest = sha256(data).digest()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -392,7 +409,7 @@ def _told(
 
 
 def _share(marks: _Marks, data: bytes) -> float:
-    """How much of a notebook stands in a file, by its cells' ids, or else by its text."""
+    """The share of a notebook's cell ids found in a file or, if none is, of its lines of text."""
     for words in (marks.ids, marks.lines):
         there = sum(word in data for word in words)
         if there:
@@ -433,7 +450,7 @@ def _own(name: str, words: Mapping[str, set[bytes]]) -> frozenset[bytes]:
 
 
 def _lines(book: NotebookNode) -> set[bytes]:
-    """Lines of text and given code that stand in a file as they stand in the notebook."""
+    """Distinctive lines of cells that read the same in the notebook's JSON."""
     lines = [line.strip() for cell in book.cells for line in cell.source.splitlines()]
     return {
         line.encode()
@@ -443,7 +460,7 @@ def _lines(book: NotebookNode) -> set[bytes]:
 
 
 def _verbatim(source: str) -> re.Pattern[bytes]:
-    """A pattern of a cell's source in a notebook's file, where nothing was added to it."""
+    """A pattern that matches a cell's unchanged source in a notebook file."""
     ways = []
     for plain_ascii in (False, True):
         lines = [json.dumps(line, ensure_ascii=plain_ascii) for line in source.splitlines(True)]

@@ -1,4 +1,4 @@
-"""Submissions on their way to another machine: files by content, graded like any other folder."""
+"""Bundles of submitted files for grading on another machine."""
 
 from __future__ import annotations
 
@@ -28,25 +28,31 @@ from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter, WarmLost
 from autograder.errors import CannotGrade, UserError
 
-# pytest cannot run twice at once in one process; a worker with more threads only waits.
+# pytest cannot run twice at once in one process, so a worker's other threads wait.
 _ONE_AT_A_TIME = threading.Lock()
 SUBMISSION, RELEASE, SOURCE = "submission", "release", "source"
-SENT = 8  # shared bundles that are kept on the cluster, for notebooks that come later
+SENT = 8  # shared bundles kept on the cluster for later notebooks
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Files of folders: (path, content) pairs, and the digest of them all."""
+    """Files of several folders.
+
+    Attributes:
+        files: (path, content) pairs.
+        digest: the digest of all files.
+
+    """
 
     files: tuple[tuple[str, bytes], ...]
     digest: str
 
     @classmethod
     def of(cls, trees: Mapping[str, tuple[Path, Mapping[str, str]]]) -> Bundle:
-        """A bundle of regular files: where they are unpacked → (the folder they are in, paths).
+        """Bundle regular files; files that are too large or not regular stay behind.
 
-        paths: where each file belongs → where it lies.
-        What is no regular file, or too large, stays behind.
+        trees: by the folder to unpack into, the folder to read from and a map from where each file
+            belongs to where it lies.
         """
         files, digest = [], sha256()
         for name, (folder, paths) in trees.items():
@@ -61,7 +67,7 @@ class Bundle:
         return cls(tuple(files), digest.hexdigest())
 
     def unpack(self, folder: Path) -> None:
-        """Write the files below `folder`.  Raises UserError when they are not what was packed."""
+        """Write the files below `folder`.  Raises UserError when they arrived damaged."""
         digest = sha256()
         for path, content in self.files:
             digest.update(os.fsencode(path) + b"\0" + sha256(content).digest())
@@ -74,10 +80,13 @@ class Bundle:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A job that travels without its folders, and what its worker must have to do it.
+    """A job that travels without its folders.
 
-    `job` carries a secret that is good for this submission alone.
-    refused: why nothing of the submission can be graded; "" when it can.
+    Attributes:
+        job: the job, with a secret that is valid for this submission only.
+        versions: the digest of checks and versions that the worker must match.
+        refused: why nothing of the submission can be graded; "" when it can.
+
     """
 
     job: Job
@@ -86,9 +95,9 @@ class RemoteJob:
 
 
 def pack(job: Job) -> tuple[RemoteJob, Bundle, list[Bundle]]:
-    """A job ready to travel: the job, its own bundle, and bundles that others may share.
+    """Make a job ready to travel: the job, its own bundle, and bundles that other jobs may share.
 
-    Only the files that its notebook or its checks need are in them.
+    The bundles hold only files that the notebook or its checks need.
     """
     own = f"{job.notebook}.ipynb"
     mine: dict[str, str] = {}
@@ -120,10 +129,10 @@ def pack(job: Job) -> tuple[RemoteJob, Bundle, list[Bundle]]:
 
 
 def grade_remote(remote: RemoteJob, *bundles: Bundle) -> Graded:
-    """`grade_notebook` on a worker that shares no disk with the grader.
+    """Run `grade_notebook` on a worker that shares no disk with the grader.
 
-    Raises UserError when the worker's checks or versions are not the grader's, or when the
-    worker cannot confine student code, and WarmLost when its warm interpreter has ended.
+    Raises UserError when the worker's checks or versions differ from the grader's or when it cannot
+    confine student code, and WarmLost when its warm interpreter has ended.
     """
     if versions(remote.job) != remote.versions:
         raise UserError(
@@ -152,7 +161,7 @@ def _grade_unpacked(remote: RemoteJob, bundles: tuple[Bundle, ...]) -> Graded:
             sandbox=place,
         )
         handed_in = job.submission / f"{job.notebook}.ipynb"
-        if handed_in.exists():  # among copies the newest counts
+        if handed_in.exists():  # the newest of several copies counts
             os.utime(handed_in, ns=(job.modified, job.modified))
         return cannot_grade(job, remote.refused) if remote.refused else grade_notebook(job)
     finally:
@@ -161,12 +170,12 @@ def _grade_unpacked(remote: RemoteJob, bundles: tuple[Bundle, ...]) -> Graded:
 
 @functools.cache
 def _sandbox_of_worker() -> Sandbox:
-    """The warm interpreter of this worker process; it ends with the process."""
+    """The sandbox of this worker process; its warm interpreter ends with the process."""
     return working_sandbox(WarmInterpreter())
 
 
 async def _reach(scheduler: str) -> None:
-    """Connect once.  Raises OSError or ValueError when nobody answers at that address."""
+    """Connect once.  Raises OSError or ValueError when nothing answers at that address."""
     from distributed.comm import connect
 
     connection = await connect(scheduler, timeout=10)
@@ -174,21 +183,21 @@ async def _reach(scheduler: str) -> None:
 
 
 class Cluster(Executor):
-    """The workers of a Dask cluster, behind the interface of local processes.
+    """The workers of a Dask cluster, with the interface of a local process pool.
 
-    Bundles that several notebooks share (a checkpoint, the release's files) go to the cluster
-    once, and from worker to worker when another needs them.
+    Bundles that several notebooks share (a checkpoint, the release's files) are sent to the cluster
+    once and passed from worker to worker.
     """
 
     def __init__(self, scheduler: str) -> None:
-        """Connect.  Raises UserError when there is no Dask, no cluster, or no fit worker."""
+        """Connect.  Raises UserError without Dask, a cluster or a worker."""
         try:
             from distributed import Client
         except ModuleNotFoundError as error:
             raise UserError("--scheduler needs Dask: pip install 'autograder[cluster]'") from error
         try:
-            # A client that cannot connect goes on trying, and may block the next one for ever.
-            with ThreadPoolExecutor(1) as thread:  # in formgrader, this one runs a loop already
+            # A client that cannot connect keeps trying and may block the next one for ever.
+            with ThreadPoolExecutor(1) as thread:  # in formgrader, this one has an event loop
                 thread.submit(asyncio.run, _reach(scheduler)).result()
             self._client = Client(scheduler, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -202,18 +211,18 @@ class Cluster(Executor):
         self._sent: OrderedDict[str, Any] = OrderedDict()  # futures of bundles, by digest
 
     def width(self) -> int:
-        """How many jobs keep every worker busy; a worker fetches the next while it grades."""
+        """The number of jobs that keeps every worker busy: one to grade, one to fetch meanwhile."""
         return max(1, 2 * len(self._client.nthreads()))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have `grade_notebook` called with a job."""
+        """Submit a job; `function` must be `grade_notebook`."""
         assert function is grade_notebook
         (job,) = args
         remote, own, shared = pack(job)
         return self._executor.submit(grade_remote, remote, own, *map(self._send, shared))
 
     def _send(self, bundle: Bundle) -> Any:
-        """The cluster's future of a bundle; sent again when it was lost with a worker."""
+        """The cluster's future of a bundle, which is sent again if it was lost with a worker."""
         sent = self._sent.pop(bundle.digest, None)
         if sent is None or sent.status != "finished":
             sent = self._client.scatter(bundle, hash=False)
@@ -223,7 +232,7 @@ class Cluster(Executor):
         return sent
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave the cluster; what runs there ends by itself."""
+        """Leave the cluster; running jobs end by themselves."""
         self._executor.shutdown(wait=wait and not cancel_futures)
         if wait:
             self._client.close()

@@ -1,4 +1,4 @@
-"""What a cell is: to nbgrader, to the lecture, and to its neighbours in the release."""
+"""The role of a cell: for nbgrader, in the lecture, and relative to its neighbours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nbformat import NotebookNode
 
 
 def mark(cell: NotebookNode) -> dict[str, object]:
-    """The cell's nbgrader metadata; empty for a cell that has none, or not a mapping."""
+    """The cell's nbgrader metadata; empty if it is missing or not a mapping."""
     found = cell.metadata.get("nbgrader")
     return found if isinstance(found, dict) else {}
 
@@ -30,7 +30,7 @@ def is_autograded(cell: NotebookNode) -> bool:
 
 
 def is_manual(cell: NotebookNode) -> bool:
-    """Whether a person gives this cell's points."""
+    """Whether a person awards this cell's points."""
     return bool(mark(cell).get("grade")) and is_solution(cell)
 
 
@@ -44,7 +44,7 @@ def label(name: str) -> str:
 
 
 def solution_of(release: NotebookNode) -> Iterator[tuple[str, str]]:
-    """Pairs (grade cell, the solution cell before it)."""
+    """Pairs of a grade cell and the solution cell before it."""
     solution: str | None = None
     for cell in release.cells:
         name = grade_id(cell)
@@ -57,11 +57,12 @@ def solution_of(release: NotebookNode) -> Iterator[tuple[str, str]]:
 
 
 def unmoved(names: Iterable[str], place: Mapping[str, int]) -> set[str]:
-    """The most of these cells that stand in the release's order.
+    """The largest set of these cells that are in the release's order.
 
-    names: as they stand; place: by `grade_id`, the position in the release.
+    names: in their current order.
+    place: the position in the release, by `grade_id`.
     """
-    rising: list[list[str]] = [[]]  # the longest that ends with each cell so far
+    rising: list[list[str]] = [[]]  # the longest rising sequence ending with each cell so far
     for name in names:
         before = [r for r in rising if not r or place[r[-1]] < place[name]]
         rising.append([*max(before, key=len), name])

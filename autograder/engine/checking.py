@@ -1,8 +1,8 @@
-"""Runs a notebook's hidden checks with pytest, and turns the outcome into points.
+"""Runs a notebook's hidden checks with pytest and turns their outcomes into points.
 
-The checks run here, in the grader's process; the student's code runs in the kernel.  pytest
-walks through the check classes in the order of the grade cells; asking for `values` runs the
-notebook as far as that cell.
+The checks run here, in the grader's process; the student's code runs in the kernel.  pytest takes
+the check classes in the order of the grade cells, and a class that requests `values` runs the
+notebook as far as its cell.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from autograder.engine.values import KernelLost, NoValue, Raised, Values
 from autograder.engine.warm import WarmLost
 from autograder.errors import GraderFault, UserError, cause_of, printable
 
-ERROR_LENGTH = 5000  # in which a pattern of `Setup.explain` is looked for
-CAUSE_LENGTH = 200  # of it that is shown
+ERROR_LENGTH = 5000  # characters of an error searched for a pattern of `Setup.explain`
+CAUSE_LENGTH = 200  # characters of it that are shown
 NOT_SHOWN = "this could not be checked"
-_VERDICTS = (AssertionError, NoValue, pytest.fail.Exception)  # by which a check says "wrong"
+_VERDICTS = (AssertionError, NoValue, pytest.fail.Exception)  # raised by a check for a wrong answer
 
-# What Jupyter allows, and what cannot be where nobody sits before a notebook.
+# Errors of code that works in Jupyter but not in unattended grading.
 EXPLAIN = {
     r"StdinNotImplementedError|EOFError: EOF when reading": "nobody is there to type anything "
     "while this is graded: write the value into the cell in place of input()",
@@ -54,13 +54,23 @@ EXPLAIN = {
 
 @dataclass
 class Checking:
-    """A pytest plugin: provides the fixtures, collects the outcome of each check.
+    """A pytest plugin that provides the fixtures and collects the outcome of each check.
 
-    points: grade cell id → its points.
-    secret, key: what the checks' random numbers depend on (course, submission).
-    setup: the notebook's.
-    only: the grade cells to check; None for all.
-    silent: nothing that the kernel says goes into a hint.
+    Attributes:
+        run: the running notebook.
+        submission: the files handed in.
+        scratch_files: the files in the kernel's working directory.
+        release: the release folder.
+        points: the points of each grade cell.
+        secret: seeds the checks' random numbers, together with `key`.
+        key: the submission's content key.
+        setup: the notebook's setup.
+        only: the grade cells to check; None for all.
+        silent: keep everything the kernel says out of the hints.
+        results: the checks' results, by grade cell.
+        problems: errors that checks raised, for the log.
+        fault: the first error of the grader, which no student can be blamed for.
+
     """
 
     run: NotebookRun
@@ -75,11 +85,11 @@ class Checking:
     silent: bool = False
     results: dict[str, list[CheckResult]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    fault: Exception | None = None  # of the engine, for which no student can be blamed
+    fault: Exception | None = None
 
     @property
     def cells(self) -> list[str]:
-        """The grade cells to check, in the order of the notebook."""
+        """The grade cells to check, in the notebook's order."""
         return [cell for cell in self.points if self.only is None or cell in self.only]
 
     def values_at(self, cell: str) -> Values:
@@ -96,7 +106,7 @@ class Checking:
             raise GraderFault(said) from error
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Declare the marks of `autograder.checks`, and let the fixtures find this object."""
+        """Register the markers of `autograder.checks`, and let the fixtures find this object."""
         config.addinivalue_line("markers", "grade_cell(id): the grade cell of a class of checks")
         config.addinivalue_line("markers", "check(title, hint, weight): a hidden check")
         config.stash[CHECKING] = self
@@ -115,16 +125,16 @@ class Checking:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_make_collect_report(self) -> Any:
-        """Tell a module that is broken from a machine that could not read it."""
+        """Distinguish a broken module from a machine that could not read it."""
         outcome = yield
         call = getattr(outcome.get_result(), "call", None)
         error = call.excinfo.value if call is not None and call.excinfo else None
-        absent = (FileNotFoundError, PermissionError)  # for the instructor to put right
+        absent = (FileNotFoundError, PermissionError)  # the instructor must fix these
         if isinstance(error, MemoryError | OSError) and not isinstance(error, absent):
             self._is_ours(error, "the checks could not be read")
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """What breaks pytest itself, or this object, is no student's fault."""
+        """Record an error of pytest or of this object, which is no student's fault."""
         self._is_ours(excinfo.value, "pytest broke")
 
     @pytest.hookimpl(hookwrapper=True)
@@ -171,9 +181,9 @@ class Checking:
             self.fault.__cause__ = error
 
     def _hint(self, cell: str, concept: str, error: BaseException | None) -> str:
-        """What a student reads beside a failed check of the grade cell `cell`.
+        """The hint that a student reads beside a failed check of the grade cell `cell`.
 
-        concept: what the check itself would have them think about.
+        concept: the check's own hint.
         error: what the check raised.
         """
         if self.silent:
@@ -183,7 +193,7 @@ class Checking:
         stopped = self._what_stopped(cell)
         if stopped is not None and stopped[1].startswith("NotImplementedError"):
             return stopped[1].partition(": ")[2] or "not done yet"
-        if isinstance(error, Unusable):  # and this is what has stopped a cell
+        if isinstance(error, Unusable):  # the same problem stopped a cell
             return str(error)
         if stopped is not None:
             name, what = stopped
@@ -194,12 +204,12 @@ class Checking:
         return str(error) if isinstance(error, NoValue | Mistake) else concept
 
     def _about(self, what: str) -> str:
-        """What an error has to do with the subject, or with where the notebook runs."""
+        """How an error relates to the subject or to the grading environment."""
         known = [*self.setup.explain.items(), *EXPLAIN.items()]
         return next((about for pattern, about in known if re.search(pattern, what)), "")
 
     def _what_stopped(self, cell: str) -> tuple[str, str] | None:
-        """The solution cell before the grade cell `cell`, and the error that it ended with."""
+        """The solution cell before the grade cell `cell`, and the error that stopped it."""
         name = dict(solution_of(self.run.notebook)).get(cell)
         for other in self.run.notebook.cells:
             if name is not None and grade_id(other) == name:
@@ -217,15 +227,15 @@ def _is_no_verdict(when: str, report: pytest.TestReport, error: BaseException | 
     if error is None or isinstance(error, AssertionError | NoValue):
         return False
     if isinstance(error, pytest.fail.Exception):
-        return when != "call"  # pytest's word for fixtures that do not fit together
+        return when != "call"  # pytest fails like this when fixtures do not fit together
     return isinstance(error, GraderFault | WarmLost | UserError) or is_graders(error)
 
 
 def run_checks(module: Path, plugin: Checking) -> tuple[list[CellResult], str]:
-    """Run the checks in `module`; the cells' results, and pytest's own report for the log.
+    """Run the checks in `module`; returns the cells' results and pytest's report for the log.
 
-    Raises UserError when the module cannot be collected, or leaves a grade cell unchecked;
-    GraderFault, or WarmLost, for what says nothing about the notebook.
+    Raises UserError when the module cannot be collected or leaves a grade cell unchecked, and
+    GraderFault or WarmLost for errors that say nothing about the notebook.
     """
     report = io.StringIO()
     arguments = [
@@ -234,11 +244,11 @@ def run_checks(module: Path, plugin: Checking) -> tuple[list[CellResult], str]:
         "-c/dev/null",
         "--import-mode=importlib",
         "-pno:cacheprovider",
-        "--disable-plugin-autoload",  # whatever else is installed has no part in a score
-        "-pno:unraisableexception",  # collects garbage ten times at its end: half a second
+        "--disable-plugin-autoload",  # other installed plugins must not affect a score
+        "-pno:unraisableexception",  # it collects garbage ten times at exit: half a second
         "-pno:threadexception",
-        "-Wdefault",  # whatever Python was told about warnings, none becomes an error
-        "--tb=native",  # the others look for each statement in its file: 50 ms a failed check
+        "-Wdefault",  # no warning becomes an error, whatever Python's settings
+        "--tb=native",  # other styles search the source: 50 ms per failed check
         "-q",
     ]
     with (
@@ -261,7 +271,7 @@ def run_checks(module: Path, plugin: Checking) -> tuple[list[CellResult], str]:
 
 @contextlib.contextmanager
 def _no_settings_of_pytest() -> Iterator[None]:
-    """Hide what the environment tells pytest: options, plugins, colours."""
+    """Hide the environment's settings for pytest: options, plugins, colours."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PYTEST_")}
     try:
         yield
@@ -277,7 +287,7 @@ def _last_error(report: str) -> str:
 
 
 def points_of(release: NotebookNode) -> dict[str, float]:
-    """Grade cell id → points, in the order of the notebook; only automatically graded cells."""
+    """Grade cell id → points, in the notebook's order; only automatically graded cells."""
     return {
         str(grade_id(cell)): float(cell.metadata["nbgrader"]["points"])
         for cell in release.cells

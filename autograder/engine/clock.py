@@ -1,9 +1,9 @@
-"""The time that student code takes, by a clock that stands still while the machine is busy.
+"""Measures the time that student code takes, independently of the machine's load.
 
-Wall time measures the machine: what takes 10 s on an idle one takes a minute on a busy one.  What
-a kernel may use is therefore counted in seconds of processor time, and in seconds asleep, in which
-no thread of it wanted to run.  What it waits for a processor counts as neither; a wide backstop of
-wall time ends that, and then nobody can say what the code would have done.
+Wall time depends on the load: 10 s on an idle machine become a minute on a busy one.  A kernel's
+allowance therefore counts seconds of processor time and seconds asleep, in which none of its
+threads wants to run.  Waiting for a processor counts as neither.  A generous limit of wall time is
+the backstop; once it is reached, nobody can say what the code would have done.
 """
 
 from __future__ import annotations
@@ -13,52 +13,52 @@ import os
 import time
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_WANTS_TO_RUN = (b"R", b"D")  # states of a thread: runs or waits for a processor, waits for a disk
-LOOK_SECONDS = 1.0  # between two looks, which cost a millisecond or two
-PATIENCE = 10  # times what is allowed: so much wall time passes before the machine is given up
+_WANTS_TO_RUN = (b"R", b"D")  # thread states: running or runnable, waiting for a disk
+LOOK_SECONDS = 1.0  # between two looks, each of which takes a millisecond or two
+PATIENCE = 10  # a machine is too busy after this multiple of the allowance in wall time
 USED, ASLEEP, BUSY = "used", "asleep", "busy"
 TOO_BUSY = "this machine was too busy to let it run"
 
 
 class Clock:
-    """What a process group has used since it started.
+    """The time a process group has used since it started.
 
-    group: its number; None for a clock that counts all wall time as asleep.
-    processor: seconds of processor time, those of processes that have ended included.
-    asleep: seconds asleep, as far as somebody looked.
+    group: the process group; None for a clock that counts all wall time as sleep.
+    processor: seconds of processor time, including that of processes that have ended.
+    asleep: seconds asleep, as far as `look` observed them.
     """
 
     def __init__(self, group: int | None = None) -> None:
         self.processor = self.asleep = 0.0
         self._group = group
-        self._own: dict[int, float] = {}  # processor time of each process that was ever seen
+        self._own: dict[int, float] = {}  # processor time of each process ever seen
         self._looked = time.monotonic()
 
     @property
     def used(self) -> float:
-        """Seconds of either kind."""
+        """Seconds of both kinds."""
         return self.processor + self.asleep
 
     def look(self, counted: bool = True) -> None:
-        """Count what has been used since the last look.
+        """Count the time used since the last look.
 
-        counted: whether sleep counts; not where the kernel had nothing to do.
+        counted: whether sleep counts; False while the kernel has nothing to do.
         """
         before, awake = self.processor, False
         if self._group is not None:
             awake = self._add_up(self._group)
         now = time.monotonic()
-        # What was between two looks that are far apart nobody knows: this machine is busy.
+        # A long gap between looks means a busy machine; what happened in it is unknown, so cap it.
         passed = min(now - self._looked, 2 * LOOK_SECONDS)
         self._looked = now
         if counted and not awake:
             self.asleep += max(0.0, passed - (self.processor - before))
 
     def _add_up(self, group: int) -> bool:
-        """Add up processor time; whether any thread of the group wants to run."""
+        """Update the processor time; returns whether any thread of the group wants to run."""
         awake, living, reaped = False, 0.0, 0.0
         for name in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError, IndexError, ValueError):  # it ends meanwhile
+            with contextlib.suppress(OSError, IndexError, ValueError):  # the process may have ended
                 fields = _fields(f"/proc/{name}/stat")
                 if int(fields[2]) != group:
                     continue
@@ -69,23 +69,22 @@ class Clock:
                     _fields(f"/proc/{name}/task/{task}/stat")[0] in _WANTS_TO_RUN
                     for task in os.listdir(f"/proc/{name}/task")
                 )
-        # The first misses children that nobody waited for, the other those that were never seen.
+        # The first sum misses children nobody waited for, the second misses processes never seen.
         self.processor = max(self.processor, living + reaped, sum(self._own.values()))
         return awake
 
 
 def _fields(path: str) -> list[bytes]:
-    """The fields of a `stat` file behind the command's name, which may hold anything."""
+    """The fields of a `stat` file after the command's name, which may hold any character."""
     with open(path, "rb") as file:
         return file.read().rpartition(b")")[2].split()
 
 
 class Allowance:
-    """What one cell, or one answer, may use by a kernel's clock.
+    """The time that one cell or one answer may use, by a kernel's clock.
 
-    seconds: of processor time, and as many asleep; `PATIENCE` times as many of wall time.
-    why: once it is used up: `USED`, `ASLEEP` when that was without work, `BUSY` when the backstop
-        came first; "" before.
+    seconds: of processor time, and again of sleep; `PATIENCE` times as many of wall time.
+    why: `USED`, `ASLEEP` or `BUSY` once processor time, sleep or wall time is used up; "" before.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
@@ -96,7 +95,7 @@ class Allowance:
         self.why = "" if seconds > 0 else USED
 
     def left(self) -> float:
-        """Seconds after which to ask again; 0 once it is used up.  Begins with the first call."""
+        """Seconds until the next call is due; 0 once all is used up.  The first call starts it."""
         now = time.monotonic()
         if not self._end:
             self._next = now + min(LOOK_SECONDS, self._seconds)
@@ -107,7 +106,7 @@ class Allowance:
 
     def _look(self, now: float) -> None:
         clock = self._clock
-        # Most answers come before the first look; only from then on anything is counted.
+        # Most answers come before the first look, so counting starts only there.
         clock.look(counted=self._limits is not None)
         if self._limits is None:
             self._limits = clock.processor + self._seconds, clock.asleep + self._seconds

@@ -1,9 +1,9 @@
-"""What the code that grades does, as a digest: the key of results, and of the audit's proof.
+"""A digest of what the grading code does: part of cache keys, and the audit's proof.
 
-A module counts when a grading reaches it: by an import, wherever it stands, or by its dotted name
-in a string, as the warm interpreter names what it preloads.  Of a module counts its syntax tree
-without docstrings, so that a comment or a longer explanation changes nothing, and a changed
-statement does, in whatever module it stands.
+A module counts if grading reaches it: through an import anywhere in the code, or through its dotted
+name in a string, which is how the warm interpreter names the modules it preloads.  Only its syntax
+tree without docstrings counts, so comments and explanations can change freely, while a changed
+statement in any of these modules changes the digest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ OWN = ("autograder",)  # the top-level packages whose code counts
 
 @dataclass(frozen=True)
 class _Module:
-    """What one source file says: a digest of what it does, and what it may lead to.
+    """What one source file does and where it leads.
 
-    names: dotted names of modules, or of things in modules; files: names of files beside it.
+    Attributes:
+        digest: of its syntax tree.
+        names: dotted names of modules, or of objects in modules, that it mentions.
+        files: names of data files beside it that it mentions.
+
     """
 
     digest: bytes
@@ -36,7 +40,7 @@ class _Module:
 def reached(roots: Iterable[str], own: tuple[str, ...] = OWN) -> dict[str, Path]:
     """Every module of the packages `own` that the modules `roots` lead to: dotted name → file.
 
-    With a module come the packages that it lies in.  A root that does not exist is left out.
+    Parent packages are included.  A root that does not exist is skipped.
     """
     found: dict[str, Path] = {}
     waiting = list(roots)
@@ -48,14 +52,14 @@ def reached(roots: Iterable[str], own: tuple[str, ...] = OWN) -> dict[str, Path]
         found[name] = path
         waiting += _parents(name)
         for other in _read(path, own).names:
-            waiting += [other, *_parents(other)]  # `from package import thing` names both
+            waiting += [other, *_parents(other)]  # `from package import thing` yields both names
     return found
 
 
 def code_digest(roots: Iterable[str], own: tuple[str, ...] = OWN) -> str:
     """The digest of what the modules `roots`, and all they lead to, do under this Python.
 
-    A file beside a module that the module names in a string counts by its content.
+    A data file beside a module counts by its content if the module names it in a string.
     """
     digest = sha256(repr(sys.version_info[:2]).encode())
     for name, path in sorted(reached(roots, own).items()):
@@ -73,7 +77,7 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _file_of(name: str) -> Path | None:
-    """The source file of a module, looked for where Python would import it from."""
+    """The source file of a module, looked up where Python would import it from."""
     top, *parts = name.split(".")
     package, folders = top, [Path(f) for f in importlib.import_module(top).__path__]
     for position, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""One question to a process of its own in the sandbox, where what a stranger wrote is parsed."""
+"""Asks one question of a separate process in the sandbox, where a stranger's file is parsed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from autograder.kernel.child import Limits, Order
 
 
 class Overrun(Exception):
-    """The process ended without an answer; the text says for which limit, in words like "used …".
+    """The process ended without an answer.
 
-    It is empty when the process ended by itself.
+    The text names the limit it exceeded, in words like "used …"; it is empty when the process ended
+    by itself.
     """
 
 
@@ -36,14 +37,17 @@ def ask(
     shared: tuple[str, ...] = (),
     scratch: Path | None = None,
 ) -> dict[str, Any]:
-    """What the process of this `entry` answers: with "value", or with "error" and "message".
+    """The answer of a new process for this `entry`: with "value", or with "error" and "message".
 
-    limits: for the process; seconds: wall time, for a machine that is busy; shared: further
-    folders that the process may read; scratch: where it runs, an empty folder unless given, which
-    becomes its own.  The values in the answer are not looked at.
+    limits: of the process.
+    seconds: wall time, in case the machine is busy.
+    shared: further folders that the process may read.
+    scratch: its working directory, whose ownership it takes; an empty folder unless given.
 
-    Raises Overrun, or GraderFault when this machine is to blame: time that is over although no
-    limit was reached, or somebody else's signal.
+    The caller must validate the values in the answer.
+
+    Raises Overrun, or GraderFault when this machine is to blame: time ran out although no limit was
+    reached, or someone else killed the process.
     """
     made = None if scratch else Path(tempfile.mkdtemp(prefix="kit-read-", dir=sandbox.folder))
     place = str(scratch or made)

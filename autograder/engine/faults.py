@@ -1,8 +1,8 @@
-"""Whose fault an error is: the grader's, which never costs a point, or perhaps the student's.
+"""Decides whether an error is the grader's, which never costs a point, or perhaps the student's.
 
-A check compares numbers, texts and shapes that a student's work has made.  A strange one makes it
-raise ValueError, IndexError and the like, and it has failed.  No value makes a disk full, memory
-scarce, a package disappear or a name unknown: what is raised then says nothing about the work.
+A check compares numbers, texts and shapes from a student's work.  A strange value may make it raise
+ValueError, IndexError and the like; then the check has failed.  No value can fill a disk, exhaust
+memory, remove a package or undefine a name, so such errors say nothing about the work.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from concurrent.futures import BrokenExecutor, CancelledError
 
 from autograder.errors import GraderFault, Passing
 
-# What no value can cause in the process of the checks.
+# Errors that no value can cause in the process of the checks.
 _NEVER_BY_A_VALUE = (OSError, MemoryError, ImportError, NameError, Warning)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _SCARCE = (*_NO_ROOM, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
 _PASSING = (Passing, MemoryError, BrokenExecutor, CancelledError)
 FULL = "its disk is full: make room where its temporary files go"
-NO_ROOM = "No space left on device"  # how Linux says it to whoever writes to a full disk
+NO_ROOM = "No space left on device"  # Linux's message for a write to a full disk
 
 
 def is_graders(error: BaseException) -> bool:
-    """Whether an error that a check or a strange message raised can only be the grader's."""
-    if type(error).__module__.partition(".")[0] == "_pytest":  # a fixture that is not there
+    """Whether an error raised by a check or over a strange message can only be the grader's."""
+    if type(error).__module__.partition(".")[0] == "_pytest":  # a missing fixture
         return True
     return isinstance(error, _NEVER_BY_A_VALUE) or not isinstance(error, Exception)
 
 
 def in_words(error: BaseException) -> str:
-    """What happened, for whoever reads the result: students too, so that no path is in it."""
+    """What happened, in words without paths, since students read the result too."""
     if isinstance(error, GraderFault):
         return str(error)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -41,15 +41,15 @@ def in_words(error: BaseException) -> str:
 
 
 def advice(error: BaseException) -> str:
-    """What to do after an error at which a grading ended."""
+    """What to do about an error that ended a grading."""
     if may_pass(error):
         return "grade it again"
     return "to grade it again will not help before that is mended; the log says where it is"
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same grading can go well another time, with the same kit and machine."""
-    if isinstance(error, GraderFault):  # of its own, or for what another has raised
+    """Whether a retry can succeed with the same kit on the same machine."""
+    if isinstance(error, GraderFault):  # raised by itself, or because of another error
         cause = error.__cause__
         return cause is None or not is_graders(cause) or may_pass(cause)
     if isinstance(error, OSError):

@@ -1,7 +1,7 @@
-"""A figure as the kernel tells it: a claim about what is seen, checked for its form alone.
+"""A figure as the kernel describes it: a claim, validated only for its form.
 
-Places are fractions of the whole figure, (0, 0) its lower left corner; a box is left, bottom,
-right and top.
+Positions are fractions of the whole figure, with (0, 0) at its lower left corner.  A box is left,
+bottom, right and top.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-FIGURE_LIMIT = 2000  # axes, pictures, scatters and texts; the largest of the chapter has some 350
+FIGURE_LIMIT = 2000  # axes, pictures, scatters and texts; the chapter's largest has some 350
 MOST_PIXELS = 1 << 20  # in one picture
 MOST_POINTS = 1 << 16
 TEXT_LENGTH = 200
 
 
 class NotAFigure(Exception):
-    """What was told is no figure, or more than can be looked at."""
+    """The description is no figure, or exceeds the limits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image, the upper row first, as it is seen.
+    """One image as it is seen, upper row first.
 
-    box: (4,); data (rows, columns): what it shows; level: the same, from 0 to 1 on its colour map;
-    colours (n, 3): the map, from its beginning to its end, on white; limits (2,): the numbers at
-    these ends, NaN for none.
+    Attributes:
+        box: its place in the figure, (4,).
+        data: the values it shows, (rows, columns).
+        level: the same from 0 to 1 on its colour map.
+        colours: the map from its beginning to its end, on white, (n, 3).
+        limits: the values at the ends of the map, NaN for none, (2,).
+
     """
 
     box: Array
@@ -41,7 +45,14 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Scatter:
-    """Points (n, 2) in the axes' numbers, their sizes, and the outline (m, 2) of the marker."""
+    """A scatter plot.
+
+    Attributes:
+        points: in data coordinates, (n, 2).
+        sizes: of the points.
+        outline: of the marker, (m, 2).
+
+    """
 
     points: Array
     sizes: Array
@@ -52,8 +63,15 @@ class Scatter:
 class Axes:
     """One pair of axes.
 
-    bars: (n, 4), left, bottom, width and height in the axes' numbers.
-    ticks: where the x axis is marked, and with what.
+    Attributes:
+        box: its place in the figure, (4,).
+        xlim: the limits of the x axis, (2,).
+        ylim: the limits of the y axis, (2,).
+        ticks: positions and labels on the x axis.
+        pictures: the images and meshes in it.
+        scatters: the scatter plots in it.
+        bars: left, bottom, width and height in data coordinates, (n, 4).
+
     """
 
     box: Array
@@ -67,7 +85,7 @@ class Axes:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A title or another text, and the place it is written at, (2,)."""
+    """A title or other text, and its position, (2,)."""
 
     text: str
     at: Array
@@ -75,14 +93,14 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """All visible axes and texts; what is drawn later lies on top."""
+    """All visible axes and texts; later ones are drawn on top."""
 
     axes: list[Axes]
     texts: list[Text]
 
 
 def read(told: Any) -> Figure:
-    """A figure from a kernel's answer.  Raises NotAFigure."""
+    """The figure in a kernel's answer.  Raises NotAFigure."""
     match told:
         case {"axes": list(axes), "texts": list(texts)} if len(axes) + len(texts) <= FIGURE_LIMIT:
             figure = Figure([_axes(entry) for entry in axes], [_text(entry) for entry in texts])
@@ -157,7 +175,7 @@ def _text(entry: Any) -> Text:
 def _numbers(
     value: Any, shape: tuple[int | None, ...], *, finite: bool = False, most: int = MOST_POINTS
 ) -> Array:
-    """An array of this shape (None: any length) and of at most so many numbers, as float64."""
+    """An array of this shape (None: any length) with at most `most` numbers, as float64."""
     if isinstance(value, np.ndarray) and value.ndim == len(shape) and value.size <= most:
         fits = all(want in (None, size) for size, want in zip(value.shape, shape, strict=True))
         if fits and (not finite or bool(np.isfinite(value).all())):

@@ -1,4 +1,4 @@
-"""Opening what a stranger handed in: only regular files, only inside the folder, only so much."""
+"""Opens submitted files safely: only regular files, inside the folder, up to a size limit."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from pathlib import Path
 
 from autograder.errors import CannotGrade
 
-# What a machine runs short of: nothing that was handed in can be the cause.
+# Errors of a machine short of resources; no submission can cause them.
 SCARCE = (
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE),
     *(errno.ENOSPC, errno.EDQUOT),
 )
-LONGEST = 3000  # bytes of a path below a submission; Linux takes 4095 in all
+LONGEST = 3000  # bytes of a path below a submission; Linux allows 4095 in all
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class Found:
-    """A regular file in a submission: its path below the submission, and its size in bytes.
+    """A regular file in a submission.
 
-    modified: when its content was last written, in nanoseconds.
+    Attributes:
+        path: below the submission.
+        size: in bytes.
+        modified: when its content was last written, in nanoseconds.
+
     """
 
     path: str
@@ -40,13 +44,13 @@ class Found:
 def read_regular(folder: Path, path: str, limit: int, own_links: bool = False) -> bytes:
     """The content of a regular file below `folder`, at most `limit` bytes.
 
-    No component of `path` may be a link.  Raises CannotGrade for a link, hard link, FIFO,
-    device, folder or larger file; FileNotFoundError when there is nothing by that name; OSError
-    when this machine lacks what it needs to read.
+    No component of `path` may be a link.  Raises CannotGrade for a link, hard link, FIFO, device,
+    folder or larger file; FileNotFoundError when there is nothing by that name; OSError when this
+    machine lacks the resources to read.
 
-    own_links: take a hard link if it is a file of its folder's owner, and nobody else may write to
-    that folder.  Nobody but the owner can have made it then, from a backup for example, and it
-    shows nobody what is another's.
+    own_links: accept a hard link to a file of the folder's owner if nobody else may write to that
+        folder.  Then only the owner can have made it, as a backup does for example, and it reveals
+        nobody else's data.
     """
     descriptor = _open_regular(folder, path, limit, own_links)
     with os.fdopen(descriptor, "rb") as file:
@@ -57,7 +61,7 @@ def read_regular(folder: Path, path: str, limit: int, own_links: bool = False) -
 
 
 def _advice(path: str) -> str:
-    """What helps against the size of a file, if anything does."""
+    """How to reduce the size of a file, if there is a way."""
     return "; clear its outputs and save it again" if path.endswith(".ipynb") else ""
 
 
@@ -113,9 +117,9 @@ def _open_regular(folder: Path, path: str, limit: int, own_links: bool) -> int:
 
 @contextlib.contextmanager
 def _entered(folder: Path, below: str) -> Iterator[int | None]:
-    """A descriptor of the folder `below` another one, reached through no link, while it is needed.
+    """Open the folder `below` another one, without following links, for the duration of the block.
 
-    None where there is none any more, or its path would not fit everywhere.
+    Yields its descriptor, or None when the folder is gone or its path is too long.
     """
     directory = None
     if len(os.fsencode(below)) <= LONGEST:
@@ -132,11 +136,12 @@ def _entered(folder: Path, below: str) -> Iterator[int | None]:
 
 
 def walk(folder: Path, most: int, size: int | None = None) -> Iterator[Found]:
-    """Regular files below `folder`, sorted, links not followed, whatever is swapped meanwhile.
+    """Regular files below `folder`, in a fixed order.
 
-    What is no regular file is passed over, and what lies so deep that its path would not fit
-    everywhere.  Raises CannotGrade when there are more than `most` entries, or the files have
-    more than `size` bytes together.
+    Links are not followed, even if student code swaps entries meanwhile.  Entries that are not
+    regular files are skipped, as are folders so deep that their path is too long.  Raises
+    CannotGrade when there are more than `most` entries or the files have more than `size` bytes in
+    total.
     """
     count = total = 0
     stack = [""]
@@ -157,7 +162,7 @@ def walk(folder: Path, most: int, size: int | None = None) -> Iterator[Found]:
                 elif entry.is_file(follow_symlinks=False):
                     try:
                         found = Found(path, entry.stat(follow_symlinks=False).st_size)
-                    except OSError as error:  # a kernel may remove it meanwhile
+                    except OSError as error:  # a kernel may just have removed it
                         if error.errno in SCARCE:
                             raise
                         continue
@@ -170,11 +175,12 @@ def walk(folder: Path, most: int, size: int | None = None) -> Iterator[Found]:
 def listing(
     folder: Path, most: int, leave: Callable[[str, Collection[str]], bool]
 ) -> tuple[list[Found], bool]:
-    """Regular files below `folder`, those at the top first, and whether these are all.
+    """Regular files below `folder`, top-level ones first, and whether the list is complete.
 
-    Links are not followed.  leave: whether a folder of that path, in which these names lie, is
-    passed over.  At most `most` entries are looked at; a folder with more than are left is not
-    looked into, so that the answer does not depend on the order in which a machine lists it.
+    Links are not followed.  Once fewer than `most` entries are left, a folder with more entries is
+    skipped entirely, so that the answer does not depend on the order in which a machine lists it.
+
+    leave: called with a folder's path and the names in it; whether to skip the folder.
     """
     found: list[Found] = []
     all_of_it = True
@@ -208,7 +214,7 @@ def listing(
 
 
 def _open_folder(folder: Path, parts: Sequence[str]) -> int:
-    """A descriptor of a folder below `folder`, through no link.  Raises OSError."""
+    """Open a folder below `folder` without following links.  Raises OSError."""
     directory = os.open(folder, os.O_RDONLY | _FOLDER)
     for part in parts:
         try:
@@ -220,9 +226,9 @@ def _open_folder(folder: Path, parts: Sequence[str]) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder in which student code has written, however deep, whatever its modes.
+    """Remove a folder that student code has written to, whatever its depth and modes.
 
-    No link is followed, whatever is swapped meanwhile.
+    Links are not followed, even if entries are swapped meanwhile.
     """
     try:
         shutil.rmtree(folder)
@@ -237,7 +243,7 @@ def remove(folder: Path) -> None:
 
 
 def _clear(top: int) -> None:
-    """Remove what lies in an open folder; folders that lie deeper are first brought up to it."""
+    """Empty an open folder; nested folders are moved up into it before they are removed."""
     free = (f"{secrets.token_hex(8)}-{number}" for number in itertools.count())
     waiting = _folders_left(top)
     while waiting:
@@ -253,7 +259,7 @@ def _clear(top: int) -> None:
 
 
 def _folders_left(directory: int) -> list[str]:
-    """Remove the files in an open folder; the names of the folders in it, now free to be moved."""
+    """Remove the files in an open folder; returns the names of its folders, now movable."""
     os.chmod(f"/proc/self/fd/{directory}", 0o700)
     folders = []
     for name in os.listdir(f"/proc/self/fd/{directory}"):

@@ -1,8 +1,8 @@
-"""Which file of a submission serves as which: looked for before anything counts as missing.
+"""Decides which submitted file serves as which, before anything counts as missing.
 
-Browsers, file managers, learning platforms and people rename what they touch, put it into folders
-and make copies of it.  This module decides, from a listing alone, what is taken for a notebook or
-for a file of a checkpoint, and says so in sentences for the student and the instructor.
+Browsers, file managers, learning platforms and people rename files, put them into folders and copy
+them.  From a listing alone, this module decides which files serve as the notebook and its
+checkpoint, and says so in sentences for the student and the instructor.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from autograder.errors import printable
 
-ADDED = ("timestamp.txt", "submission_secret.txt")  # by nbgrader; they say nothing of the work
-# Folders that editors, tools and systems make; hidden ones are passed over, too.
+ADDED = ("timestamp.txt", "submission_secret.txt")  # added by nbgrader; not the student's work
+# Folders that editors, tools and operating systems make; hidden ones are skipped too.
 MADE = frozenset({"__macosx", "__pycache__", "node_modules", "site-packages", "$recycle.bin"})
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "results.json"})
 _PACKED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".alz", ".egg")
-KERAS = (".keras", ".h5", ".hdf5")  # endings of the files that it saves a network in
-ENVIRONMENT = "pyvenv.cfg"  # lies in every virtual environment, whatever that is called
-# What copying and downloading add to a name.
+KERAS = (".keras", ".h5", ".hdf5")  # suffixes of Keras model files
+ENVIRONMENT = "pyvenv.cfg"  # marks a virtual environment, whatever its name
+# Text that copying and downloading add to a name.
 _COPY = re.compile(
     r"^(?:copy(?: \d+)? of|사본 ?-|복사본)[ _-]*"
     r"|[ _]*[(\[（]\d+[)\]）]"
@@ -35,11 +35,16 @@ _WRAPPED = re.compile(r"(?<=.)\.(?:txt|json|bin|download)$")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file in a submission that may be a notebook, as a look at its bytes has it.
+    """A submitted file that may be a notebook, as a search of its bytes describes it.
 
-    path: below the submission; modified: nanoseconds; of: the released notebook whose cells are
-    in it, or None where that cannot be told; whole: whether the file has its end; changed:
-    whether any answer in it differs from the release; digest: of its content.
+    Attributes:
+        path: below the submission.
+        modified: in nanoseconds.
+        of: the released notebook whose cells it holds; None if that is unknown.
+        whole: whether the file is complete.
+        changed: whether any answer in it differs from the release.
+        digest: of its content.
+
     """
 
     path: str
@@ -54,11 +59,13 @@ class Candidate:
 class Finding:
     """What was found for one notebook.
 
-    files: where each file belongs → where it lies, the notebook itself among them if there is one;
-    said: what was done to find them, a sentence each; complete: whether nothing that could be
-    elsewhere, in an archive for example, is wanted; rest: what else was handed in where the
-    notebook was not found, and is not accounted for; instead: networks as Keras saves them, where
-    files that belong to the notebook were not found.
+    Attributes:
+        files: where each file belongs → where it lies, including the notebook if it was found.
+        said: what was done to find them, one sentence each.
+        complete: whether no wanted file can still lie elsewhere, for example in an archive.
+        rest: if the notebook was not found, other submitted files that may be it.
+        instead: if files that belong to the notebook were not found, Keras model files.
+
     """
 
     files: Mapping[str, str]
@@ -69,12 +76,12 @@ class Finding:
 
 
 def passed_over(name: str) -> bool:
-    """Whether a folder of that name holds nothing that a person wrote."""
+    """Whether to skip a folder of this name, since no person wrote what is in it."""
     return name.startswith(".") or name.casefold() in MADE
 
 
 def plain(name: str) -> str:
-    """The name of a file without what copies, downloads and systems make of it."""
+    """A file name without what copying, downloading and operating systems add to it."""
     found = unicodedata.normalize("NFC", name).casefold().strip()
     before = ""
     while found != before:
@@ -84,23 +91,23 @@ def plain(name: str) -> str:
 
 
 def _ways(name: str) -> tuple[str, str]:
-    """The name as it is and without the number of a revision, which Canvas puts behind its stem."""
+    """The plain name, with and without the revision number that Canvas appends to the stem."""
     found = plain(name)
     return found, re.sub(r"-\d+(?=\.|$)", "", found, count=1)
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two names are the same but for what `plain` takes away."""
+    """Whether two names differ only in what `plain` removes."""
     return plain(one) == plain(other)
 
 
 def same_letters(name: str) -> str:
-    """The name in the one form that names are compared in: Macs write letters in another."""
+    """The name in NFC, the form in which names are compared; macOS writes NFD."""
     return unicodedata.normalize("NFC", name)
 
 
 def named(path: str, names: Iterable[str]) -> str | None:
-    """The released notebook that a file is, by its name; None when it is none of `names`."""
+    """The released notebook that a file is by its name; None when it is none of `names`."""
     name = os.path.basename(path)
     if name.startswith("."):
         return None
@@ -108,7 +115,7 @@ def named(path: str, names: Iterable[str]) -> str | None:
 
 
 def may_be_notebook(path: str) -> bool:
-    """Whether a file's name allows for a notebook in it."""
+    """Whether a file's name allows it to be a notebook."""
     name = os.path.basename(path)
     return not name.startswith(".") and (
         plain(name).endswith(".ipynb") or name.casefold().endswith(".json")
@@ -116,20 +123,20 @@ def may_be_notebook(path: str) -> bool:
 
 
 def is_archive(path: str) -> bool:
-    """Whether a file is a zip archive, by its name."""
+    """Whether a file is a zip archive by its name."""
     name = os.path.basename(path)
     return not name.startswith(".") and plain(name).endswith(".zip")
 
 
 def is_needed(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a file at that path is one that a grading may depend on, beside the notebook."""
+    """Whether a grading may depend on a file at that path, other than the notebook."""
     if path in ADDED or path.endswith(".ipynb"):
         return False
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def listed(paths: Sequence[str], most: int = 5) -> str:
-    """Paths as part of a sentence, the first ones by name."""
+    """Paths as part of a sentence, at most `most` of them by name."""
     shown = [printable(path, 120) for path in paths[:most]]
     if len(paths) > most:
         shown.append(f"{len(paths) - most} more")
@@ -146,10 +153,13 @@ def find(
     candidates: Collection[Candidate],
     given: Collection[str],
 ) -> Finding:
-    """What serves as `notebook` and as the files that match `patterns`.
+    """Find the files that serve as `notebook` and that match `patterns`.
 
-    names: of all notebooks of the assignment; sizes, modified: bytes and time of every file, by
-    path; candidates: those that may be notebooks; given: names of the release's other files.
+    names: all notebooks of the assignment.
+    sizes: the size of every file in bytes, by path.
+    modified: the modification time of every file, by path.
+    candidates: the files that may be notebooks.
+    given: names of the release's other files.
     """
     target = f"{notebook}.ipynb"
     mine = [c for c in candidates if _serves(c, names) == notebook]
@@ -182,12 +192,12 @@ def find(
 
 
 def _serves(candidate: Candidate, names: Collection[str]) -> str | None:
-    """The notebook that a file is: the one whose cells it holds, or else the one it is called."""
+    """The notebook that a file is: by its cells or, failing that, by its name."""
     return candidate.of or named(candidate.path, names)
 
 
 def _choice(mine: list[Candidate], target: str) -> tuple[Candidate, list[str]]:
-    """The candidate that is taken for `target`, and what is to be said about it."""
+    """The candidate to use as `target`, and the remarks about that choice."""
 
     def order(one: Candidate) -> tuple[bool, bool, int, bool, int, str]:
         path = one.path
@@ -202,7 +212,7 @@ def _choice(mine: list[Candidate], target: str) -> tuple[Candidate, list[str]]:
 
     ranked = sorted(mine, key=order)
     first = ranked[0]
-    # Where the same stands at several places, it is the one in the right place that is taken.
+    # Of identical copies, take the one in the right place.
     alike_ = [one for one in ranked if one.digest == first.digest]
     chosen = min(alike_, key=lambda one: (one.path != target, one.path.count("/"), one.path))
     others = {one.digest: one for one in ranked if one.digest != chosen.digest}
@@ -225,22 +235,25 @@ def _choice(mine: list[Candidate], target: str) -> tuple[Candidate, list[str]]:
 
 
 def _can_be_renamed(pattern: str) -> bool:
-    """Whether a pattern says enough of a name to know the file under another."""
+    """Whether a pattern fixes enough of a name to recognise a renamed file."""
     return "/" not in pattern and pattern[0] not in "*?["
 
 
 def _in_keras(path: str) -> bool:
-    """Whether a file has an ending of Keras' formats."""
+    """Whether a file has a suffix of Keras' formats."""
     return plain(os.path.basename(path)).endswith(KERAS)
 
 
 def _packed(path: str, pattern: str) -> bool:
-    """Whether a file is an archive where none is meant, whatever it is called."""
+    """Whether a file is an archive although the pattern does not ask for one."""
     return is_archive(path) and not pattern.endswith(".zip")
 
 
 def _in_place(path: str, patterns: Collection[str]) -> bool:
-    """Whether a file is needed where it lies; a copy may match a pattern that means the file."""
+    """Whether a file is needed where it lies.
+
+    A copy or an archive does not count for a pattern that means the original file.
+    """
     own = re.sub(r"[\s_-]+", "-", same_letters(path).casefold())
     copied = own != plain(path) or "/" in path
     strict = [p for p in patterns if not _can_be_renamed(p) or not (copied or _packed(path, p))]
@@ -254,10 +267,10 @@ def _filled(pattern: str, files: Mapping[str, str], sizes: Mapping[str, int]) ->
 def _renamed(
     patterns: Sequence[str], sizes: Mapping[str, int], modified: Mapping[str, int]
 ) -> dict[str, str]:
-    """Where files belong that match `patterns` under other names or in folders → where they lie.
+    """Files that match `patterns` under other names or in folders: where each belongs → lies.
 
-    Of several the one is taken in whose folder most of them lie, and of these the newest; an
-    empty one where there is no other.
+    Non-empty files are preferred, then those in the folder that holds most of the files, then the
+    newest.
     """
     found: dict[str, list[str]] = {}
     for pattern in patterns:
@@ -290,10 +303,11 @@ def _rest(
     candidates: Collection[Candidate],
     given: Collection[str],
 ) -> tuple[str, ...]:
-    """What was handed in and may be the notebook that was not found.
+    """Submitted files that may be the notebook that was not found.
 
-    That is everything, as long as nothing was found that belongs to the assignment; else only
-    what may hold a notebook.  A module may be the notebook itself, exported.
+    These are all files, as long as nothing was found that belongs to the assignment; otherwise only
+    those that can hold a notebook.  A module does not count as found: it may be the notebook,
+    exported.
     """
     served = {c.path: _serves(c, names) for c in candidates}
     found = any(served.values()) or any(
@@ -306,7 +320,7 @@ def _rest(
         if name in known or name.casefold() in _CLUTTER or name.startswith(".") or not size:
             continue
         if served.get(path):
-            if named(path, names) == notebook:  # called so, but another's cells are in it
+            if named(path, names) == notebook:  # its name, but another's cells
                 rest.append(path)
             continue
         lone = plain(name).endswith(".ipynb") or plain(name).endswith(_PACKED)

@@ -1,6 +1,6 @@
-"""What a hidden check can ask for by name: pytest's fixtures.
+"""pytest's fixtures: what a hidden check can request by name.
 
-They are functions, not methods, because pytest calls a method of class scope deprecated.
+They are functions, not methods, because pytest deprecates class-scoped fixtures that are methods.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ CHECKING: pytest.StashKey[Checking] = pytest.StashKey()
 
 
 def seeded(secret: bytes, *parts: str) -> np.random.Generator:
-    """A generator that depends on the course secret and `parts`, and on nothing else."""
+    """A generator that depends only on the course secret and `parts`."""
     digest = hmac.new(secret, "\0".join(parts).encode(), hashlib.sha256).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def cell_of(item: pytest.Item | pytest.Collector) -> str:
-    """The grade cell that a check, or a class of checks, is bound to; "" without one."""
+    """The grade cell that a check or a class of checks is bound to; "" if there is none."""
     marker = item.get_closest_marker("grade_cell")
     return str(marker.args[0]) if marker else ""
 
@@ -69,13 +69,13 @@ def given(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="class")
 def prepared_rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """The random numbers that `Setup.prepare` was given."""
+    """A generator that repeats the random numbers `Setup.prepare` received."""
     return _drawn_for(request, "prepare")
 
 
 @pytest.fixture(scope="class")
 def shared_rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers for this submission and all checks of a class."""
+    """Random numbers for this submission, shared by all checks of a class."""
     return _drawn_for(request, request.node.nodeid.rpartition("/")[2])
 
 

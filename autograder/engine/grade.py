@@ -57,7 +57,7 @@ from autograder.engine.sandbox import Sandbox
 from autograder.engine.submission import CHECKPOINT_LIMIT, SubmittedFiles, beside, needed
 from autograder.errors import CannotGrade, printable, printable_lines
 
-# Where a grading begins, in the grader and in the warm interpreter.
+# Entry points of a grading, in the grader and in the warm interpreter.
 _ENGINE = ("autograder.engine.grade", "autograder.kernel.warm")
 
 
@@ -65,12 +65,19 @@ _ENGINE = ("autograder.engine.grade", "autograder.kernel.warm")
 class Job:
     """One notebook to grade.
 
-    submission, release, source: folders (`source` may be missing: then nothing is repaired);
-    secret: the course's, or the submission's own once `key` is known (see `keyed`); sandbox:
-    where its kernel runs; only: names in `submission` that belong to it, all where it is empty.
+    Attributes:
+        assignment: the name of the assignment.
+        notebook: the name of the notebook.
+        submission: the folder of the submission.
+        release: the folder of the release.
+        source: the folder of the course's solution; if it is missing, nothing is repaired.
+        secret: the course's secret, or the submission's own once `key` is known (see `keyed`).
+        key: the submission's content key; "" until `keyed` sets it.
+        sandbox: where its kernel runs.
+        only: names in `submission` that belong to it; empty for all.
+        found: what was found in the submission before it travelled to a worker.
+        modified: when its notebook was last written, in nanoseconds; set if it travelled.
 
-    found: of a submission that travels, what was found before it did; modified: when its notebook
-    was last written, in nanoseconds.
     """
 
     assignment: str
@@ -87,16 +94,21 @@ class Job:
 
     @property
     def wanted(self) -> Release:
-        """What is looked for in the submission."""
+        """What to look for in the submission."""
         setup = checks_for(self.assignment, self.notebook).setup
         return Release(self.release, self.notebook, (*setup.files, *setup.read))
 
 
 @dataclass
 class Graded:
-    """A notebook's result, the executed notebook (JSON text), and a log for the instructor.
+    """What grading a notebook yields.
 
-    cells_seconds: what the student's cells took.
+    Attributes:
+        result: the notebook's result.
+        executed: the executed notebook, as JSON text.
+        log: for the instructor.
+        cells_seconds: wall time that the student's cells took.
+
     """
 
     result: NotebookResult
@@ -118,9 +130,9 @@ class Graded:
 
 
 def content_key(job: Job) -> str:
-    """The digest of the notebook and of the files handed in that its kernel or its checks get.
+    """The digest of the notebook and of the submitted files that its kernel or its checks get.
 
-    Each counts by where it belongs and by what it holds; what cannot be read by its reason.
+    Each file counts by where it belongs and by its content; an unreadable one by the reason.
     """
     digest = sha256()
     wanted: dict[str, str] = {}
@@ -140,20 +152,20 @@ def content_key(job: Job) -> str:
             digest.update(_file_digest(job.submission, path, limit, not where.endswith(".py")))
         except CannotGrade as error:
             digest.update(f"\0{error}".encode("utf-8", "surrogateescape"))
-        except OSError as error:  # its text may hold a path, which must not count
+        except OSError as error:  # its message may hold a path, which must not count
             digest.update(f"\0{type(error).__name__}".encode())
     return digest.hexdigest()
 
 
 def keyed(job: Job) -> Job:
-    """The job with its `content_key`, and with a secret that is good for this content alone."""
+    """The job with its `content_key` and a secret that is valid for this content only."""
     key = content_key(job)
     own = hmac.new(job.secret, key.encode(), "sha256").digest()
     return replace(job, key=key, secret=own)
 
 
 def _said(job: Job) -> str:
-    """What is said of how the files of a submission were found, which is part of a result."""
+    """The remarks on how a submission's files were found, which are part of a result."""
     try:
         found = look(survey(job.submission, job.only), job.wanted)
     except CannotGrade as error:
@@ -162,7 +174,7 @@ def _said(job: Job) -> str:
 
 
 def _file_digest(folder: Path, name: str, limit: int, own_links: bool) -> bytes:
-    """The digest of a submitted file; a large one is read once while it does not change."""
+    """The digest of a submitted file, which is cached until the file changes."""
     status = os.lstat(folder / name)
     version = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
     return _digest_of_version(folder, name, limit, own_links, version)
@@ -176,7 +188,7 @@ def _digest_of_version(
 
 
 def cache_key(job: Job) -> str:
-    """What the result depends on: content, course, checks, engine, versions and secret."""
+    """The cache key of a result: content, course, checks, engine, versions and secret."""
     digest = sha256(f"{content_key(job)} {versions(job)}".encode())
     digest.update(_said(job).encode("utf-8", "surrogateescape"))
     digest.update(job.secret)
@@ -188,7 +200,7 @@ def cache_key(job: Job) -> str:
 
 
 def _reference(job: Job) -> dict[str, str]:
-    """The course's own source of each solution cell; empty where there is no `source/`."""
+    """The course's own source of each solution cell; empty when there is no `source/`."""
     try:
         text = (job.source / f"{job.notebook}.ipynb").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -197,7 +209,7 @@ def _reference(job: Job) -> dict[str, str]:
 
 
 def versions(job: Job) -> str:
-    """The digest of what the checks of a notebook and the engine do, and of what lies beneath."""
+    """The digest of the code of the checks and the engine, and of the packages they use."""
     checks = checks_for(job.assignment, job.notebook)
     digest = sha256(code_digest([*_ENGINE, checks.name, checks.conftest]).encode())
     for package in ("tensorflow", "numpy", "ipykernel", "ipython", "matplotlib"):
@@ -206,17 +218,17 @@ def versions(job: Job) -> str:
 
 
 def grade_notebook(job: Job) -> Graded:
-    """Run the notebook, check it, and say what it is worth.
+    """Run the notebook, check it, and award its points.
 
     Raises UserError when this course or machine cannot grade, WarmLost when the warm interpreter
-    ended meanwhile; whatever the submission does ends in a result.
+    ended meanwhile; every submission, whatever it does, gets a result.
     """
     try:
         return _grade(job)
     finally:
-        # pytest leaves its items in circles, and with them what they hold of checkpoints.
+        # pytest items form reference cycles that keep checkpoints alive.
         gc.collect()
-        # Without it every answer looks like the student's fault.
+        # Without the warm interpreter, every failure would look like the student's fault.
         if job.sandbox is not None:
             job.sandbox.see_that_it_lives()
 
@@ -235,7 +247,7 @@ def _grade(job: Job) -> Graded:
 
 
 def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
-    """Grade a submission whose files lie where they belong.  Raises CannotGrade."""
+    """Grade a submission whose files are in place.  Raises CannotGrade."""
     found, rest, instead = list(laid.found.said), laid.found.rest, laid.found.instead
     if job.found is not None:
         found, rest = [*job.found.said, *found], job.found.rest or rest
@@ -248,7 +260,7 @@ def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
         if own in laid.unread:
             return _nothing(job, release, "failed", laid.unread[own], said)
         if own not in laid.found.files:
-            read_regular(job.submission, own, SIZE_LIMIT)  # says what stands in its place
+            read_regular(job.submission, own, SIZE_LIMIT)  # raises an error that says why
         submitted = read_submitted(laid.folder, job.notebook, job.sandbox)
         recognised = recognise(submitted, release)
         notebook = restore(submitted, release, recognised)
@@ -271,7 +283,7 @@ def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
     layers, tensors = job.sandbox.layers, sorted(grading.submission.digests)
     notes = [*recognised.remarks, *run.notes]
     status: Status = "graded"
-    if not any(cell.points for cell in cells):  # with points, a checkpoint beside it was right
+    if not any(cell.points for cell in cells):  # with points, its checkpoint earned them
         if not recognised.cells:
             status, notes = "not found", [f"{own} holds none of this notebook's cells"]
         elif not changed(notebook, release):
@@ -284,20 +296,20 @@ def _grade_laid(job: Job, laid: Laid, release: NotebookNode) -> Graded:
 
 @dataclass
 class _Grading:
-    """What the runs of one notebook have in common."""
+    """The state that all runs of one notebook share."""
 
     job: Job
     checks: Checks
     release: NotebookNode
     submission: SubmittedFiles
     used: float = 0.0  # seconds, by the clocks of the runs so far
-    hung: int = 0  # runs that did nothing until their time was up
+    hung: int = 0  # runs that slept until their time was up
 
     def first(self, notebook: NotebookNode) -> tuple[list[CellResult], NotebookRun, str]:
-        """The results of all grade cells, the run that they are of, and a log.
+        """The results of all grade cells, the run that produced them, and a log.
 
-        The cells of the release run in its order, wherever they stand in `notebook`.
-        Raises CannotGrade when the submission's files cannot be put in place.
+        The release's cells run in the release's order, wherever they stand in `notebook`.  Raises
+        CannotGrade when the submission's files cannot be put in place.
         """
         release, may_go_on = self.release, self._may_go_on
         ordered = in_order(notebook, release)
@@ -311,7 +323,7 @@ class _Grading:
         return cells, run, log
 
     def _may_go_on(self) -> bool:
-        """Whether another run may start: all together use little more than one may."""
+        """Whether another run may start: all together may take little more time than one."""
         return self.used < WHOLE * self.checks.setup.seconds
 
     def _again(self, notebook: NotebookNode) -> Again:
@@ -321,7 +333,7 @@ class _Grading:
         return again
 
     def _too_early(self, reference: Mapping[str, str], cells: list[str]) -> list[CellResult]:
-        """What these grade cells give before their solution cells, in the course's solution."""
+        """Results of these grade cells in the course's solution, each before its solution cell."""
         notebook = checked_too_early(_with(reference, self.release))
         return self._run(notebook, cells, modules=False)[0]
 
@@ -333,10 +345,10 @@ class _Grading:
     ) -> tuple[list[CellResult], NotebookRun, str]:
         """Run the restored notebook and check it.
 
-        A notebook that hangs gets another kernel, once: it may have been the kernel's fault.
+        A notebook that hangs gets one more kernel, since the first may have been at fault.
 
-        only: check these grade cells, and show nothing.
-        modules: whether the student's own modules lie beside it.
+        only: check these grade cells only, and show nothing.
+        modules: whether the student's own modules lie beside the notebook.
         """
         job, setup = self.job, self.checks.setup
         assert job.sandbox is not None
@@ -358,7 +370,7 @@ class _Grading:
                     self.submission,
                     SubmittedFiles(scratch, job.sandbox, handed_in=False),
                     job.release,
-                    points_of(notebook),  # restored: the release's points, in the order of the run
+                    points_of(notebook),  # the release's points, in the order of the run
                     job.secret,
                     job.key,
                     setup,
@@ -389,7 +401,7 @@ def _with(sources: Mapping[str, str], notebook: NotebookNode) -> NotebookNode:
 
 
 def cannot_grade(job: Job, reason: str) -> Graded:
-    """The definite answer for a submission that is none."""
+    """The result of a submission that cannot be graded."""
     release = nbformat.read(job.release / f"{job.notebook}.ipynb", as_version=4)
     return _nothing(job, release, "failed", reason)
 
@@ -403,9 +415,9 @@ def _nothing(
 
 
 def _prepare(scratch: Path, job: Job, setup: Setup, modules: bool) -> None:
-    """Fill the scratch folder: wanted submitted files, then the release's own, then `prepare`.
+    """Fill the scratch folder: submitted files, then the release's own files, then `prepare`.
 
-    modules: whether what Python can import is among the submitted files.
+    modules: whether to include submitted files that Python can import.
     """
     code = tuple(importlib.machinery.all_suffixes())
     given = [p for p in job.release.iterdir() if p.is_file() and p.suffix != ".ipynb"]
@@ -418,7 +430,7 @@ def _prepare(scratch: Path, job: Job, setup: Setup, modules: bool) -> None:
         try:
             data = read_regular(job.submission, path, CHECKPOINT_LIMIT)
         except (CannotGrade, FileNotFoundError):
-            continue  # left behind, as what is no regular file
+            continue  # unreadable files stay behind
         target = scratch / path
         if target.name == "checkpoint":
             data = beside(data)
@@ -431,13 +443,13 @@ def _prepare(scratch: Path, job: Job, setup: Setup, modules: bool) -> None:
 
 
 def _link_shared(scratch: Path, setup: Setup, sandbox: Sandbox) -> tuple[str, ...]:
-    """Put links to the shared files into the scratch folder; the paths that they lead to."""
+    """Link the shared files into the scratch folder; returns the paths the links lead to."""
     if setup.shared is None:
         return ()
     paths = []
     for name, path in setup.shared().items():
         own = path.resolve()
-        if not own.stat().st_mode & stat.S_IROTH:  # kernels may be another user
+        if not own.stat().st_mode & stat.S_IROTH:  # kernels may run as another user
             own = _readable_copy(own, sandbox.folder)
         link = scratch / name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -447,7 +459,7 @@ def _link_shared(scratch: Path, setup: Setup, sandbox: Sandbox) -> tuple[str, ..
 
 
 def _readable_copy(path: Path, folder: Path) -> Path:
-    """A copy in `folder` that everybody may read, made by the first who needs it."""
+    """A world-readable copy in `folder`, made by the first caller."""
     copy = folder / f"kit-shared-{sha256(os.fsencode(path)).hexdigest()[:16]}"
     if not copy.exists():
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as half:
@@ -458,7 +470,7 @@ def _readable_copy(path: Path, folder: Path) -> Path:
 
 
 def failure(job: Job, error: BaseException) -> Graded:
-    """The definite answer when grading itself broke; the trace goes to the log."""
+    """The result when grading itself broke; the traceback goes to the log."""
     said = f"the grader stopped while grading it ({in_words(error)}); {advice(error)}"
     graded = cannot_grade(job, said)
     return replace(graded, log="".join(traceback.format_exception(error)))

@@ -1,10 +1,10 @@
-"""Finds the cells of the release in a submitted notebook, also where nbgrader's marks are lost.
+"""Finds the release's cells in a submitted notebook, even where nbgrader's metadata is lost.
 
-A cell has more than one mark: nbgrader's `grade_id`, nbformat's id, its whole text, the label in
-its first comment, lines of the stub, and its place between its neighbours.  The first that tells
-is believed; what could be two cells is none.  A cell that is as it was handed out gives way to one
-in which its answer was typed.  Nobody gains by it: whatever is recognised as what, it runs at the
-release's place, and anybody could have given a cell that `grade_id` by hand.
+A cell has several marks: nbgrader's `grade_id`, nbformat's id, its full text, the label in its
+first comment, lines of the stub, and its place between its neighbours.  The first mark that decides
+wins; an ambiguous cell is left unmatched.  An untouched cell gives way to one in which its answer
+was typed.  Nobody gains an advantage: however a cell is recognised, it runs at the release's place,
+and a student could have set that `grade_id` by hand.
 """
 
 from __future__ import annotations
@@ -25,22 +25,26 @@ from autograder.engine.cells import (
 )
 
 MARK = "nbgrader's mark"
-TELLING = 12  # characters of a line that tells where it is from
+TELLING = 12  # characters that make a line distinctive
 _FIRST = re.compile(r"#+\s*\[\s*([A-Za-z]+)[\s-]*(\d[\d-]*)\s*\]")
 _WORD = re.compile(r"[^\W\d]\w*")
-# What a line gives a name to: a function or class, what is assigned, what a loop counts.
+# Names a line binds: a function or class, a target of assignment, a loop variable.
 _BINDS = re.compile(
     r"[ \t]*(?:(?:async +)?(?:def|class) +([^\W\d]\w*)|for +([\w ,()]+?) +in "
     r"|([\w ,()*]+)(?::[^=]*)?=(?!=))"
 )
-LONG = 200  # characters of a line beyond which it is not looked at for names
+LONG = 200  # characters of a line that are searched for names
 
 
 @dataclass(frozen=True)
 class Match:
-    """Where a cell of the release was found: at which place, by what, and what stands there.
+    """Where a cell of the release was found.
 
-    at: its position among the submitted cells, None for what stood in another cell of the release.
+    Attributes:
+        at: its position among the submitted cells; None if it was found inside another cell.
+        by: the mark that identified it.
+        source: its submitted source.
+
     """
 
     at: int | None
@@ -50,10 +54,13 @@ class Match:
 
 @dataclass
 class Recognised:
-    """The cells of the release that were found, by `grade_id`.
+    """The release's cells that were found.
 
-    passed_over: positions of cells that are as they were handed out, and were answered elsewhere.
-    remarks: what the student and the instructor should know.
+    Attributes:
+        cells: the matches, by `grade_id`.
+        passed_over: positions of untouched cells whose answer was found elsewhere.
+        remarks: for the student and the instructor.
+
     """
 
     cells: dict[str, Match] = field(default_factory=dict)
@@ -62,9 +69,9 @@ class Recognised:
 
 
 def recognise(submitted: NotebookNode, release: NotebookNode) -> Recognised:
-    """The cells of `release` among those of `submitted`.
+    """Find the cells of `release` among those of `submitted`.
 
-    Takes time in proportion to the text of both, and to the cells of one times those of the other.
+    The time is proportional to the text of both, and to the product of their numbers of cells.
     """
     search = _Search(submitted, release)
     search.by_marks()
@@ -79,7 +86,7 @@ def recognise(submitted: NotebookNode, release: NotebookNode) -> Recognised:
 
 
 class _Search:
-    """The cells found so far, and those that may still be some of the release's."""
+    """The cells found so far, and the cells still to be matched."""
 
     def __init__(self, submitted: NotebookNode, release: NotebookNode) -> None:
         self.submitted: list[NotebookNode] = list(submitted.cells)
@@ -92,23 +99,26 @@ class _Search:
         self.passed_over: set[int] = set()
         self.doubts: list[str] = []
 
-    # -- what is looked for ----------------------------------------------------------------
+    # -- state ----------------------------------------------------------------------------
 
     def is_open(self, name: str) -> bool:
-        """Whether a cell was not found yet, or only as it was handed out."""
+        """Whether a cell is still to be found, or was found only as it was handed out."""
         if name not in self.found:
             return True
         return is_solution(self.known[name]) and self._untouched(name, self.found[name].source)
 
     def loose(self) -> Iterator[tuple[int, NotebookNode]]:
-        """The submitted cells that are nothing of the release's so far."""
+        """The submitted cells not matched so far."""
         return ((at, c) for at, c in enumerate(self.submitted) if at not in self.taken)
 
     def _untouched(self, name: str, source: str) -> bool:
         return _bare(source) == _bare(self.known[name].source)
 
     def _take(self, name: str, at: int, by: str) -> None:
-        """A submitted cell is this one of the release, if that is not there yet, or untouched."""
+        """Match a submitted cell to a cell of the release that is still open.
+
+        An earlier, untouched match gives way.
+        """
         cell = self.submitted[at]
         if not self.is_open(name) or cell.cell_type != self.known[name].cell_type:
             return
@@ -121,10 +131,10 @@ class _Search:
         self.found[name] = Match(at, by, cell.source)
         self.taken.add(at)
 
-    # -- by what ---------------------------------------------------------------------------
+    # -- marks ----------------------------------------------------------------------------
 
     def by_marks(self) -> None:
-        """By `grade_id`: of several the first that was written in, or else the first."""
+        """By `grade_id`; of several cells the first that was edited, or else the first."""
         for at, cell in enumerate(self.submitted):
             name = grade_id(cell)
             if name in self.known and name not in self.found:
@@ -136,7 +146,7 @@ class _Search:
                 self._take(name, at, MARK)
 
     def by_key(self, by: str, key: Callable[[NotebookNode], Hashable]) -> None:
-        """By something that one cell of the release has, and no other."""
+        """By a key that only one cell of the release has."""
         owners: defaultdict[Hashable, list[str]] = defaultdict(list)
         for name, cell in self.known.items():
             owners[key(cell)].append(name)
@@ -147,7 +157,7 @@ class _Search:
                 self._take(names[0], at, by)
 
     def by_lines(self) -> None:
-        """By lines that one cell of the release has, and no other: half of them, or two."""
+        """By lines that only one cell of the release has: half of them, or two."""
         lines = {name: _telling_lines(cell.source) for name, cell in self.known.items()}
         count = Counter(line for own in lines.values() for line in own)
         owner = {line: name for name, own in lines.items() for line in own if count[line] == 1}
@@ -186,10 +196,10 @@ class _Search:
                     break
 
     def by_place(self) -> None:
-        """By the place between neighbours, and the names that are made there.
+        """By the place between neighbours and the names that are bound there.
 
-        That is one alignment of what is still open and what is still loose: each pair has a
-        weight, pairs do not cross, and the sum is as large as can be.
+        This aligns the open cells with the loose ones: each pair has a weight, pairs do not cross,
+        and the sum of the weights is as large as possible.
         """
         wanted = [name for name in self.known if self.is_open(name)]
         pairs: dict[int, list[tuple[int, int]]] = {}
@@ -209,7 +219,7 @@ class _Search:
         loose: list[tuple[int, NotebookNode]],
         made: Mapping[int, set[str]],
     ) -> Iterator[tuple[int, int]]:
-        """Loose cells that may be this one, by position, each with a weight."""
+        """Loose cells that may be this one: their positions, each with a weight."""
         low, high, near = gap
         kind, text = self.known[name].cell_type, _bare(self.known[name].source)
         within = [(at, c) for at, c in loose if low < at < high and c.cell_type == kind]
@@ -224,11 +234,11 @@ class _Search:
             if shared:
                 yield at, 3 + min(shared, 5)
             elif between == [at] and self.found and (name not in self.found or kind == "markdown"):
-                yield at, 1  # just where the cell was, beside others of the release
+                yield at, 1  # the only cell at that place, among others of the release
         yield from ((at, 2) for at, cell in within if _bare(cell.source) == text)
 
     def _gap(self, name: str, anchors: Mapping[str, int]) -> tuple[int, int, int]:
-        """The positions between which a cell may stand; and before which it stood at first."""
+        """The positions between which a cell may stand, and that of the cell it once preceded."""
         after, here = -1, len(self.submitted)
         near, place = here, self.place[name]
         for other, at in anchors.items():
@@ -241,7 +251,7 @@ class _Search:
         return after, here, min(near, here)
 
     def _anchors(self) -> dict[str, int]:
-        """Where those cells stand that were found, are done or given, and are in order."""
+        """Positions of cells that were found, are final, and stand in the release's order."""
         at = {
             name: match.at
             for name, match in self.found.items()
@@ -251,13 +261,13 @@ class _Search:
         return {name: place for name, place in at.items() if name in still}
 
     def _words(self, name: str) -> set[str]:
-        """The names that a solution cell, or a check of it, speaks of."""
+        """The identifiers in a solution cell and its checks."""
         checks = [check for check, solution in self.owner.items() if solution == name]
         texts = [self.known[each].source for each in (name, *checks)]
         return {word for text in texts for word in _WORD.findall(text)}
 
     def in_grade_cells(self) -> None:
-        """An answer that was typed into the grade cell, where the cell itself has none."""
+        """Find answers that were typed into the grade cell while the solution cell has none."""
         for check, name in self.owner.items():
             match = self.found.get(check)
             if match is None or match.at is None:
@@ -272,7 +282,7 @@ class _Search:
                 kept = [ln for ln in whole.splitlines() if " ".join(ln.split()) not in lines]
                 typed = "\n".join(kept)
                 if not self.is_open(name):
-                    continue  # it may be the grade cell of another release
+                    continue  # it may be another release's grade cell
             if not _made(typed) & self._words(name):
                 continue
             if self.is_open(name) and (given in whole or typed == whole):
@@ -286,14 +296,14 @@ class _Search:
 
     @staticmethod
     def _is_no_check(text: str, check: str) -> bool:
-        """Whether a text shares with a check only what it may by chance."""
+        """Whether a text has no more in common with a check than it may by chance."""
         if _first_comment(text) == _first_comment(check) is not None:
             return False
         lines = _telling_lines(text)
         return 4 * len(lines & _telling_lines(check)) <= len(lines)
 
     def remarks(self) -> list[str]:
-        """What was recognised by what, and what counts for nothing."""
+        """How cells were recognised, and which text does not count."""
         by: dict[str, list[str]] = {}
         for name, match in sorted(self.found.items(), key=lambda item: self.place[item[0]]):
             written = is_solution(self.known[name]) and not self._untouched(name, match.source)
@@ -310,7 +320,7 @@ class _Search:
 
 
 def _aligned(pairs: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Rows and columns of the heaviest pairs that do not cross; of equals those further down.
+    """The heaviest set of pairs (row, column) that do not cross; of equals the one further down.
 
     pairs: row → (column, weight > 0).
     """
@@ -342,7 +352,7 @@ def _aligned(pairs: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]
 
 
 def _bare(source: str) -> str:
-    """The text without what editors change by themselves: space at the ends of lines."""
+    """The text without whitespace that editors change by themselves."""
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
 
 
@@ -351,7 +361,7 @@ def _first_line(source: str) -> str:
 
 
 def _first_comment(source: str) -> str | None:
-    """The first line, if it is a comment with a label, however it is spaced."""
+    """The first line, normalised, if it is a comment with a label."""
     line = _first_line(source)
     if not _FIRST.match(line):
         return None
@@ -365,7 +375,7 @@ def _label(source: str) -> str | None:
 
 
 def _label_of(name: str | None) -> str | None:
-    """The label of the cell with such a `grade_id`; of a grade cell's it is none."""
+    """The label of a cell with this `grade_id`; None for a grade cell."""
     if name is None or not re.match(r"[A-Za-z]+-\d", name) or name.endswith("-check"):
         return None
     return label(name.lower())
@@ -377,7 +387,7 @@ def _telling_lines(source: str) -> set[str]:
 
 
 def _made(source: str) -> set[str]:
-    """The names to which a cell gives values, as far as its lines tell."""
+    """The names that a cell binds, as far as its lines tell."""
     found = filter(None, (_BINDS.match(line[:LONG]) for line in source.splitlines()))
     texts = (text for match in found for text in match.groups() if text)
     return {word for text in texts for word in _WORD.findall(text)}

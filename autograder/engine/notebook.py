@@ -1,7 +1,7 @@
-"""Restores a submitted notebook to the shape of its release, keeping only what is the student's.
+"""Restores a submitted notebook to the shape of its release, keeping only the student's work.
 
-The student's are: the source of solution cells, cells of their own, and the order in which all
-of them are shown.  Everything else (grade cells, given code, text, points, flags, tags, kernelspec)
+The student's work is the source of solution cells, cells of their own, and the order in which all
+cells are shown.  Everything else (grade cells, given code, text, points, flags, tags, kernelspec)
 comes from the release, and so does the order in which a notebook is run and checked.
 """
 
@@ -39,7 +39,7 @@ def solved(notebook: NotebookNode) -> NotebookNode:
 
 
 def written(notebook: NotebookNode) -> dict[str, str]:
-    """What stands in each cell that the student writes and the checks grade, by `grade_id`."""
+    """The source of each cell that the student writes and the checks grade, by `grade_id`."""
     return {
         str(grade_id(cell)): cell.source
         for cell in notebook.cells
@@ -52,11 +52,12 @@ def restore(
 ) -> NotebookNode:
     """A notebook with every cell of `release` and the student's work from `submitted`.
 
-    found: which cell of the release is which of the submitted, as `recognise` tells.
-    A further cell with the `grade_id` of one that was found is the student's own, and `piece_of`
-    in its metadata names the other: editors that split a cell give both halves its id.
-    A grade cell moved before its solution cell goes back behind it; a cell that was deleted
-    comes back behind its neighbour of the release.
+    found: maps the release's cells to the submitted ones, as `recognise` returns it.
+
+    Editors that split a cell give both halves its `grade_id`: a further cell with the id of a found
+    one is the student's own, and `piece_of` in its metadata names the other.  A grade cell that was
+    moved before its solution cell goes back behind it; a deleted cell comes back behind its
+    neighbour in the release.
     """
     found = found or recognise(submitted, release)
     known = {name: cell for cell in release.cells if (name := grade_id(cell))}
@@ -96,7 +97,7 @@ def restore(
 
 
 def changed(restored: NotebookNode, release: NotebookNode) -> bool:
-    """Whether there is anything of the student's in a restored notebook: an answer, a cell."""
+    """Whether a restored notebook holds any work of the student's: an answer or a cell."""
     official = {name: cell.source for cell in release.cells if (name := grade_id(cell))}
     texts = {cell.source.strip() for cell in release.cells} | {""}
     return any(
@@ -108,12 +109,13 @@ def changed(restored: NotebookNode, release: NotebookNode) -> bool:
 
 
 def in_order(restored: NotebookNode, release: NotebookNode) -> NotebookNode:
-    """A notebook of the very same cells, those of the release in the release's order.
+    """A notebook of the same cells, with the release's cells in the release's order.
 
     restored: as `restore` returns it.
-    A cell of the student's own stays behind the cell that it stood behind, cells that were moved
-    apart: where they went tells nothing of where it belongs.  A piece of a cell never stands
-    before that cell.
+
+    A cell of the student's own stays behind the last cell before it that was not moved, because a
+    moved cell's place does not tell where the student's cell belongs.  A piece of a split cell
+    never comes before that cell.
     """
     place = {name: at for at, cell in enumerate(release.cells) if (name := grade_id(cell))}
     still = unmoved(filter(None, map(grade_id, restored.cells)), place)
@@ -136,7 +138,7 @@ def in_order(restored: NotebookNode, release: NotebookNode) -> NotebookNode:
 
 
 def checked_too_early(notebook: NotebookNode) -> NotebookNode:
-    """A copy with each grade cell before the solution cell that it judges."""
+    """A copy with each grade cell before the solution cell it judges."""
     other: NotebookNode = nbformat.from_dict(notebook)
     for name, solution in solution_of(notebook):
         check = other.cells.pop(_index(other.cells, name))
@@ -145,7 +147,7 @@ def checked_too_early(notebook: NotebookNode) -> NotebookNode:
 
 
 def runs_alike(one: NotebookNode, other: NotebookNode) -> bool:
-    """Whether two arrangements of the same cells run and check the same code in the same order."""
+    """Whether two arrangements of the same cells run the same code cells in the same order."""
     orders = [[cell.id for cell in book.cells if cell.cell_type == "code"] for book in (one, other)]
     return orders[0] == orders[1]
 
@@ -159,18 +161,17 @@ def _official(official: NotebookNode, source: str) -> NotebookNode:
     return cell
 
 
-# Where HTML, an image or a link begins, and where pages would make a link of a bare address.
+# The start of HTML, an image or a link, or of a bare address that pages would turn into a link.
 _LIVE = re.compile(
     r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=[(:\[])|:(?=//)|(?<=[wW]{3})\.|(?<=[\w.+-])@(?=\w)"
 )
 
 
 def _defused(text: str) -> str:
-    """Markdown that looks the same and holds no HTML, image or link.
+    """Markdown that looks the same but holds no HTML, image or link.
 
-    Nor does it hold what is no link by itself, but what some pages make one of: an address of a
-    site or of mail.  A space of no width keeps a page from reading what follows as more than
-    text; templates differ in what they sanitize.
+    It also breaks bare addresses of sites and mail, which some pages turn into links.  A zero-width
+    space makes a page read the rest as plain text; templates differ in what they sanitize.
     """
     return _LIVE.sub(lambda m: f"{m[0]}\u200b", text)
 
@@ -190,7 +191,7 @@ def _index(cells: list[NotebookNode], name: str) -> int:
 
 
 def _renumber(notebook: NotebookNode) -> None:
-    """Give every cell an id that is unique, keeping the release's."""
+    """Give every cell a unique id, keeping the release's ids."""
     used = {cell.id for cell in notebook.cells if grade_id(cell)}
     counter = 0
     for cell in notebook.cells:

@@ -1,4 +1,4 @@
-"""Computes results in parallel, and remembers them by content."""
+"""Computes results in parallel and caches them by content."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter, WarmLost
 from autograder.errors import UserError
 
-ATTEMPTS = 3  # at a notebook that is computed alone and loses its worker
-TRIES = 2  # at one at which the grader fails, the last of them alone
-_LOST = (BrokenExecutor, CancelledError, WarmLost)  # what does not come from the notebook itself
+ATTEMPTS = 3  # for a notebook that runs alone and loses its worker
+TRIES = 2  # for a notebook at which the grader fails; the last one runs alone
+_LOST = (BrokenExecutor, CancelledError, WarmLost)  # errors of a lost worker
 
 
-# In one run of a command, what the grader failed at: it is not tried again for each notebook that
-# is recorded.  The next run tries it again.
+# Failures of the grader, remembered for one run of a command so that recording does not retry them
+# for each notebook.  The next run retries them.
 _failed: ContextVar[dict[str, Graded] | None] = ContextVar("failed", default=None)
 
 
 @contextlib.contextmanager
 def one_run() -> Iterator[None]:
-    """Let engines remember within the block, and no longer, at what the grader has failed."""
+    """Let engines remember the grader's failures until the block ends."""
     token = _failed.set({}) if _failed.get() is None else None
     try:
         yield
@@ -55,13 +55,13 @@ def one_run() -> Iterator[None]:
 
 
 class Engine:
-    """A warm interpreter and worker processes, started when first needed; a context manager.
+    """A warm interpreter and worker processes, started on first use; a context manager.
 
-    For one thread: who computes in several makes an engine for each.
+    Not thread-safe: use one engine per thread.
 
     jobs: notebooks graded at the same time.
-    run_student_code_unconfined: go on where the machine allows no confinement.
-    scheduler: address of a Dask scheduler whose workers do the work instead of this machine.
+    run_student_code_unconfined: continue where the machine cannot confine student code.
+    scheduler: address of a Dask scheduler whose workers grade instead of this machine.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Engine:
         self._warm: WarmInterpreter | None = None
         self._sandbox: Sandbox | None = None
         self._executor: Executor | None = None
-        self._lifeline: Connection | None = None  # when it closes, the local workers end
+        self._lifeline: Connection | None = None  # the local workers end when it closes
 
     def __enter__(self) -> Engine:
         return self
@@ -87,14 +87,14 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the workers, whatever they are doing, and the warm interpreter."""
+        """Stop the workers, whatever they are doing, and the warm interpreter."""
         self._dismiss()
         if self._warm is not None:
             self._warm.close()
             self._warm = self._sandbox = None
 
     def ready(self) -> list[str]:
-        """Start what grading needs; the protections that kernels run under.
+        """Start everything that grading needs; returns the protections that kernels run under.
 
         Raises UserError when this machine cannot confine student code.
         """
@@ -102,7 +102,7 @@ class Engine:
         return self._sandbox.layers if self._sandbox else []
 
     def _dismiss(self) -> None:
-        """End the workers; what they were doing is lost."""
+        """Stop the workers; unfinished work is lost."""
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             if self._lifeline is not None:
@@ -126,10 +126,11 @@ class Engine:
     def grade(
         self, jobs: Iterable[Job], force: bool = False
     ) -> Generator[tuple[Job, Graded], None, None]:
-        """Results as they become known, remembered ones first.
+        """Yield results as they become known, cached ones first.
 
-        force: compute again what is remembered.  Raises UserError, before anything is computed,
-        when this machine lacks what the checks need.
+        force: ignore the cache.
+
+        Raises UserError, before anything is computed, when this machine lacks what the checks need.
         """
         todo: list[tuple[Job, str]] = []
         for job in jobs:
@@ -141,7 +142,7 @@ class Engine:
                 yield job, known
         if not todo:
             return
-        if not self._scheduler:  # else its workers need it
+        if not self._scheduler:  # a cluster's workers need it themselves
             for assignment, notebook in {(job.assignment, job.notebook) for job, _ in todo}:
                 if (needs := checks_for(assignment, notebook).setup.needs) is not None:
                     needs()
@@ -155,19 +156,19 @@ class Engine:
                         memory[key] = failed
                     yield job, failed
                     continue
-                if cache_key(job) == key:  # or else the files were changed meanwhile
+                if cache_key(job) == key:  # otherwise the files changed meanwhile
                     self._remember(key, outcome)
                 yield job, outcome
 
     def _compute(
         self, todo: Iterable[tuple[Job, str]]
     ) -> Generator[tuple[Job, str, Graded | BaseException], None, None]:
-        """Outcomes as they become known.
+        """Yield outcomes as they become known.
 
-        Workers get no more at a time than they can do.  What was lost with a worker is computed
-        again with nothing beside it: a notebook that ends its worker is found out, and takes no
-        other along.  So is, after everything else, what the grader failed at: others may have
-        taken the time or the room that it wanted.
+        Workers get no more jobs than they can handle at a time.  Jobs lost with a worker are
+        retried one at a time, so that a notebook that kills its worker is identified and harms no
+        other.  Jobs at which the grader failed are retried the same way after everything else,
+        since other jobs may have used up the time or the room they needed.
         """
         waiting = deque(todo)
         suspects, failures = deque[tuple[Job, str]](), deque[tuple[Job, str]]()
@@ -184,7 +185,8 @@ class Engine:
                     job, key = source.popleft()
                     running[self._submit(executor, job)] = job, key
                 alone = len(running) == 1
-                # Nothing may hold on to a future: a cluster makes again what somebody still wants.
+                # Drop each reference to a finished future, or Dask recomputes it if its worker
+                # dies.
                 done = [
                     (*running.pop(future), _outcome(future))
                     for future in wait(running, return_when=FIRST_COMPLETED).done
@@ -203,18 +205,18 @@ class Engine:
                             continue
                     yield job, key, outcome
         finally:
-            if running:  # interrupted, or nobody wants the rest
+            if running:  # interrupted, or the caller stopped iterating
                 self.close()
 
     def _width(self, executor: Executor) -> int:
         return executor.width() if isinstance(executor, Cluster) else self._jobs
 
     def _submit(self, executor: Executor, job: Job) -> Future[Graded]:
-        # Workers that are started here inherit the mask: a Ctrl-C is for this process to handle.
+        # New workers inherit the signal mask: only this process handles Ctrl-C.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return executor.submit(grade_notebook, replace(job, sandbox=self._sandbox))
-        except BrokenExecutor as error:  # since the last outcome
+        except BrokenExecutor as error:  # broken since the last outcome
             broken: Future[Graded] = Future()
             broken.set_exception(error)
             return broken
@@ -222,7 +224,7 @@ class Engine:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _replace(self, executor: Executor, error: BaseException) -> None:
-        """Forget what is broken, so that `_start` starts another."""
+        """Discard a broken part, so that `_start` makes a new one."""
         if isinstance(error, BrokenExecutor) and executor is self._executor:
             self._dismiss()
         warm = self._warm
@@ -245,8 +247,8 @@ class Engine:
                 self._see_that_the_course_is_hidden(self._warm, place)
             self._sandbox = place
         if self._executor is None:
-            # Workers inherit this.  Threads of NumPy's that wait for each other on busy cores cost
-            # four times the processor time; there are as many workers as should compute at once.
+            # Workers inherit this.  NumPy threads that wait for each other on busy cores take four
+            # times the processor time, and there are as many workers as should compute at once.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             context = multiprocessing.get_context("spawn")
             held, self._lifeline = context.Pipe(duplex=False)
@@ -256,7 +258,7 @@ class Engine:
         return self._executor
 
     def _see_that_the_course_is_hidden(self, warm: WarmInterpreter, place: Sandbox) -> None:
-        """Raise UserError for a course that lies in a folder which every kernel needs."""
+        """Raise UserError if the course lies in a folder that every kernel can read."""
         root = self.course.root
         private = str(root / "nbgrader_config.py")
         reason = refused(warm, place.level, (private,))
@@ -291,13 +293,13 @@ def _outcome(future: Future[Graded]) -> Graded | BaseException:
 
 
 def _begin(lifeline: Connection) -> None:
-    """What a worker does before its first notebook."""
-    gc.freeze()  # what is imported stays; to look for garbage in it each time would take 50 ms
+    """Prepare a worker before its first notebook."""
+    gc.freeze()  # imports stay; collecting among them would take 50 ms each time
     _follow(lifeline)
 
 
 def _follow(lifeline: Connection) -> None:
-    """Let a worker end when the process that started it does, or closes the lifeline."""
+    """End this worker when its parent ends or closes the lifeline."""
 
     def end() -> None:
         with contextlib.suppress(OSError, EOFError):

@@ -1,12 +1,12 @@
 """Kernels for `jupyter_client` that are forked from the warm interpreter.
 
-jupyter_client starts kernels through provisioners; with this one nbclient, and so everything
-built on it, gets a forked and confined kernel without knowing.  Kernel and client talk over
-Unix sockets, no TCP port is opened.
+jupyter_client starts kernels through provisioners.  With this one, nbclient and everything built on
+it get a forked and confined kernel without knowing.  Kernel and client talk over Unix sockets; no
+TCP port is opened.
 
-The grader may reach what a kernel may not, so nothing of the kernel's may decide what it connects
-to.  It makes the listening sockets itself, in a folder that no kernel sees, and hands over their
-descriptors; it connects to each once, and never again.
+The grader may reach what a kernel may not, so no kernel may decide what the grader connects to.
+The grader makes the listening sockets itself, in a folder that no kernel sees, and passes their
+file descriptors to the kernel.  It connects to each once and never reconnects.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ from autograder.kernel.child import PORTS, Order
 
 NAME = "autograder-warm"
 SOCKET_OPTIONS = {
-    # Together they bound what waits here while nobody reads.
+    # Together these bound the data queued here while nobody reads.
     zmq.MAXMSGSIZE: 256 << 20,  # bytes of one part of a message
     zmq.RCVHWM: 50,  # messages of one channel
-    # In ms, so never: whoever listens then may be anybody.  With -1, which should mean that, ZeroMQ
-    # drops a lost connection in the middle of a message, and then aborts (fq.cpp, !_more).
+    # Milliseconds, so never: after a disconnect anybody may be listening.  With -1, which should
+    # mean never, ZeroMQ drops a lost connection in the middle of a message, and then aborts
+    # (fq.cpp, !_more).
     zmq.RECONNECT_IVL: 10**9,
 }
 
 
 class Listeners:
-    """Sockets in `folder` at which one kernel is to listen; the folder is the grader's alone.
+    """Sockets in `folder` on which one kernel will listen; the folder is the grader's alone.
 
-    Their names begin with `address`: short wherever the folder lies, and the same folder until
-    `close`, even when it is removed.
+    Their names begin with `address`, which is short wherever the folder lies and names the same
+    folder until `close`, even if it is removed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,16 +67,16 @@ class Listeners:
             raise
 
     def descriptors(self) -> list[int]:
-        """What the kernel is given."""
+        """The file descriptors to pass to the kernel."""
         return [one.fileno() for one in self._sockets]
 
     def handed_over(self) -> None:
-        """Forget the sockets; they are the kernel's now."""
+        """Close the sockets here; they are the kernel's now."""
         for one in self._sockets:
             one.close()
 
     def close(self) -> None:
-        """Give up the folder; nothing may use `address` afterwards."""
+        """Release the folder; `address` is invalid afterwards."""
         self.handed_over()
         if self._folder >= 0:
             os.close(self._folder)
@@ -109,9 +110,9 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         return self.process.exit_status if self.process else 0
 
     async def send_signal(self, signum: int) -> None:
-        """Send `signum` to the kernel, which hears it even if its code has stopped it."""
+        """Send `signum` to the kernel, even if its code has stopped it."""
         if self.process:
-            # Process 1 of a namespace cannot stop itself; without one it can.
+            # A kernel that is not process 1 of a namespace can stop itself.
             self.process.signal(signal.SIGCONT)
             self.process.signal(signum)
 
@@ -121,7 +122,7 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             self.process.kill()
 
     async def terminate(self, restart: bool = False) -> None:
-        """End the kernel; there is nothing in it worth a gentler way."""
+        """End the kernel; nothing in it needs a graceful shutdown."""
         await self.kill(restart)
 
     async def cleanup(self, restart: bool = False) -> None:
@@ -129,13 +130,13 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         self.process = None
 
     async def pre_launch(self, **kwargs: typing.Any) -> dict[str, typing.Any]:
-        """Say how the kernel is reached."""
+        """Set the connection info."""
         self.connection_info = self.parent.get_connection_info()
         launch: dict[str, typing.Any] = await super().pre_launch(cmd=[NAME], **kwargs)
         return launch
 
     async def launch_kernel(self, cmd: list[str], **kwargs: typing.Any) -> KernelConnectionInfo:
-        """Order the kernel, and give it the sockets at which it is to listen."""
+        """Order the kernel and pass it the sockets to listen on."""
         assert self.order is not None
         assert self.listeners is not None
         order = replace(self.order, signing_key=self.connection_info["key"].decode())
@@ -149,7 +150,7 @@ class WarmProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
     """A client of the two channels that running a notebook needs.
 
-    It does not wait for 0.2 s of silence before it calls a kernel ready.
+    It calls a kernel ready without first waiting for 0.2 s of silence.
     """
 
     @default("context")  # type: ignore[untyped-decorator]
@@ -161,13 +162,13 @@ class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
         return context
 
     async def wait_for_ready(self, timeout: float = 60) -> None:
-        """Return once the kernel answers and its messages arrive; RuntimeError if it does not."""
+        """Return once the kernel answers and its messages arrive; otherwise raise RuntimeError."""
         deadline = time.monotonic() + timeout
         while True:
             self.kernel_info()
             try:
                 await self.get_shell_msg(timeout=1)
-                await self.get_iopub_msg(timeout=1)  # what comes later has no cell waiting for it
+                await self.get_iopub_msg(timeout=1)  # no cell waits for later ones
                 return
             except Empty:
                 if time.monotonic() > deadline or not await self.is_alive():
@@ -176,7 +177,7 @@ class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
     _watches: Sequence[zmq.Socket[bytes]] = ()
 
     def start_channels(self, *_: object, **__: object) -> None:
-        """Connect to the kernel, with a watch over each connection."""
+        """Connect to the kernel and monitor each connection."""
         super().start_channels(stdin=False, hb=False, control=False)
         plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(self.context.underlying)
         for name, channel in (("shell", self.shell_channel), ("iopub", self.iopub_channel)):
@@ -186,8 +187,8 @@ class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
             self._watches = [*self._watches, watch]
 
     def stop_channels(self) -> None:
-        """Close the connections; jupyter_client's own would open the other channels first."""
-        # ZeroMQ's own thread tells a watch that a connection has ended, and may be doing so now.
+        """Close the connections; jupyter_client's method would open the other channels first."""
+        # ZeroMQ's own thread may be reporting a disconnect to a monitor right now.
         for channel in (self.shell_channel, self.iopub_channel):
             channel.socket.disable_monitor()
         for watch in self._watches:
@@ -195,7 +196,10 @@ class _PromptClient(AsyncKernelClient):  # type: ignore[misc]
         self.context.destroy(linger=100)
 
     def lost(self) -> bool:
-        """Whether a connection to the kernel has ended; for one thread, until they are closed."""
+        """Whether a connection to the kernel has ended.
+
+        Call this from one thread only, and only before `stop_channels`.
+        """
         return any(watch.poll(0) for watch in self._watches)
 
 
@@ -220,7 +224,7 @@ class _WarmSpecs(KernelSpecManager):  # type: ignore[misc]
 
 
 class _WarmManager(AsyncKernelManager):  # type: ignore[misc]
-    """A manager that writes no connection file, and itself connects to nothing."""
+    """A manager that writes no connection file and opens no connection itself."""
 
     def write_connection_file(self, **kwargs: typing.Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Reads a submitted notebook: parsed in the sandbox, and here only looked over and put together."""
+"""Reads a submitted notebook: the sandbox parses it, and this module validates the answer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from autograder.errors import CannotGrade, GraderFault, printable
 from autograder.kernel.child import GB, Limits
 from autograder.kernel.notebook import ABSENT, CELL_LIMIT, KINDS, MESSAGE_LIMIT, TEXT_LIMIT
 
-SIZE_LIMIT = 64 << 20  # most of it pictures that were saved with it and go no further
+SIZE_LIMIT = 64 << 20  # mostly saved pictures, which go no further
 LIMITS = Limits(memory=GB, disk=1 << 20, files=10, processes=2, cpu=20)
-SECONDS = 120.0  # of wall time, for a machine that is busy; the limit that counts is `cpu`
+SECONDS = 120.0  # wall time, in case the machine is busy; the limit that matters is `cpu`
 
 
 def read_submitted(folder: Path, name: str, sandbox: Sandbox) -> NotebookNode:
     """The submitted notebook `<folder>/<name>.ipynb`: type, source, `grade_id` and id of its cells.
 
-    Raises FileNotFoundError when it is not there, CannotGrade when it cannot be read,
-    GraderFault when this machine could not read it in time.
+    Raises FileNotFoundError when it does not exist, CannotGrade when it cannot be read, GraderFault
+    when this machine could not read it in time.
     """
     data = read_regular(folder, f"{name}.ipynb", SIZE_LIMIT)
     question = {"op": "notebook", "data": np.frombuffer(data, np.uint8)}
@@ -40,9 +40,9 @@ def read_submitted(folder: Path, name: str, sandbox: Sandbox) -> NotebookNode:
 
 
 def notebook_of(answer: dict[str, Any], name: str) -> NotebookNode:
-    """The notebook in an answer of `kernel.notebook`, whose values may be anything.
+    """The notebook in an answer of `kernel.notebook`, whose values are untrusted.
 
-    Raises CannotGrade when they describe none, or the answer says that there is none.
+    Raises CannotGrade when they do not describe a notebook, or the answer is an error.
     """
     match answer:
         case {"error": "memory"}:
@@ -59,9 +59,9 @@ def notebook_of(answer: dict[str, Any], name: str) -> NotebookNode:
 
 
 def _put_together(kinds: np.ndarray, lengths: np.ndarray, text: np.ndarray) -> NotebookNode:
-    """The notebook that arrays describe, as `kernel.notebook.parsed` has them.
+    """Build the notebook from the arrays that `kernel.notebook.parsed` returns.
 
-    Raises ValueError (UnicodeDecodeError is one) for arrays that describe none.
+    Raises ValueError (UnicodeDecodeError is one) for arrays that do not describe a notebook.
     """
     described = [(kinds, "uint8", 1), (lengths, "int64", 2), (text, "uint8", 1)]
     if not all((array.dtype.name, array.ndim) == (kind, n) for array, kind, n in described):

@@ -1,14 +1,15 @@
 """Follow-on errors cost once: later cells are checked again with earlier, wrong ones repaired.
 
-The first solution cell that failed has failed by itself.  What fails behind it may be right and
-only lack what it should have made, so the notebook runs again, in a kernel of its own, with the
-course's solution in place of each cell that has failed by itself; the checks of the cells behind
-are asked again, and a cell keeps the better of its results.
+The first solution cell that fails has failed by itself.  Later cells may be right and only lack
+what it should have made, so the notebook runs again, in its own kernel, with the course's solution
+in place of each cell that has failed by itself.  The checks of the later cells run again, and each
+cell keeps the better of its results.
 
-Student code shares that kernel with the course's solution and could read it.  Therefore nothing
-of the second run is shown: no output, no message, only which checks passed.  And therefore the
-student has no say in it: the cells stand in the release's order, each check is that of the
-release's solution cell, and what the course's solutions before a cell earn there is not counted.
+Student code shares that kernel with the course's solution and could read it.  Therefore nothing of
+the second run is shown: no output, no message, only which checks passed.  For the same reason the
+student has no say in it: the cells stand in the release's order, each check belongs to the
+release's solution cell, and points that the course's solutions before a cell earn there do not
+count.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from nbformat import NotebookNode
 from autograder.engine.notebook import label, solution_of, written
 from autograder.engine.results import CellResult
 
-# Checks grade cells of one notebook with other sources in some solution cells:
-# (solution cell → source, grade cells) → their results.
+# Checks grade cells with other sources in some solution cells: (solution cell → source, grade
+# cells) → their results.
 Again = Callable[[Mapping[str, str], list[str]], list[CellResult]]
 
 
 @dataclass
 class _Standing:
-    """The best results so far, by grade cell, and the solution cell that each of these judges."""
+    """The best results so far.
+
+    Attributes:
+        best: by grade cell.
+        owner: the solution cell that each grade cell judges.
+
+    """
 
     best: dict[str, CellResult]
     owner: dict[str, str]
@@ -48,13 +55,14 @@ class _Standing:
         return any(cell.points < cell.max_points for cell in checks)
 
     def better(self, results: list[CellResult]) -> list[CellResult]:
-        """Those of the results that are worth more than what stands."""
+        """The results that are worth more than the best so far."""
         return [result for result in results if result.points > self.best[result.cell].points]
 
     def take(self, results: list[CellResult], unearned: list[CellResult]) -> list[CellResult]:
-        """Keep these results, but those that gain nothing beyond `unearned`; the kept ones.
+        """Keep the results that gain something beyond `unearned`, and return them.
 
-        What another cell earns as well is then counted only beside what is the cell's own.
+        A check in `unearned` passes without the cell's own work, so it counts only together with
+        another check that does not.
         """
         free = {result.cell: _passed(result) for result in unearned}
         kept = [r for r in results if _passed(r) - _passed(self.best[r.cell]) - free[r.cell]]
@@ -71,14 +79,15 @@ def repaired(
     too_early: Callable[[list[str]], list[CellResult]],
     may_go_on: Callable[[], bool],
 ) -> list[CellResult]:
-    """`cells` with the points of those that are right once what stands before them is.
+    """`cells`, with the points of cells that are right once the cells before them are.
 
     cells: the results of all grade cells, in order.
-    submitted, release: the notebook as it ran, in the release's order, and the one handed out.
+    submitted: the notebook as it ran, in the release's order.
+    release: the notebook as it was handed out.
     reference: the course's own source of each solution cell.
-    again: checks the submitted one.
-    too_early: checks these grade cells in the course's own solution, before the cells that they
-        judge have run.
+    again: checks the submitted notebook.
+    too_early: checks these grade cells in the course's own solution, before the cells they judge
+        have run.
     may_go_on: whether there is time for another run.
     """
     standing = _Standing.of(cells, release)
@@ -87,7 +96,7 @@ def repaired(
     order = [name for name in stubs if name in standing.owner.values() and name in reference]
 
     unearned: list[CellResult] = []
-    # Wrong in itself: what was never written, and the first failure of each run.
+    # Wrong in themselves: cells that were never written, and the first failure of each run.
     wrong = {name for name in order if failed(name) and mine[name] == stubs[name]}
     while may_go_on():
         doubtful = [name for name in order if failed(name) and name not in wrong]
@@ -117,15 +126,16 @@ def in_own_order(
     again: Again,
     may_go_on: Callable[[], bool],
 ) -> list[CellResult]:
-    """`cells` with the points of those that are right where the student has put them.
+    """`cells`, with the points of cells that are right where the student has put them.
 
-    A moved cell may need what stands before it now.  It may also stand where others have done its
-    work, so a check counts only if it fails once that one cell is as it was released.  No course
-    solution has a part in this.
+    A moved cell may need the cells before its new place.  Those may also have done its work, so a
+    check counts only if it fails once this one cell is reset to the release.  No course solution is
+    involved.
 
     submitted: the notebook in the student's order.
-    again: checks that one.
-    The rest is as for `repaired`.
+    again: checks that notebook.
+
+    The other parameters are those of `repaired`.
     """
     standing = _Standing.of(cells, release)
     mine, stubs = written(submitted), written(release)

@@ -1,6 +1,6 @@
-"""What grading finds out, as data; `results.json` is these classes written as JSON.
+"""The results of grading as data classes, which `results.json` holds as JSON.
 
-Whatever a kernel said, their texts hold no control characters: they are shown on terminals.
+Their texts hold no control characters, whatever a kernel said, because terminals show them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ from autograder.errors import printable_lines
 
 @dataclass
 class CheckResult:
-    """One hidden check: did it pass, and if not, what the student should think about.
+    """The outcome of one hidden check.
 
-    raised: the name of the error, when the check did not decide but broke at what it was given.
+    Attributes:
+        id: the name of the check.
+        title: what is right when it passes.
+        passed: whether it passed.
+        hint: what the student should think about if it failed.
+        weight: its share of the cell's points, relative to the cell's other checks.
+        raised: the name of the error, if the check broke at a student's value instead of deciding.
+
     """
 
     id: str
@@ -31,9 +38,14 @@ class CheckResult:
 
 @dataclass
 class CellResult:
-    """One grade cell: `points` of `max_points`, and the checks that decided them.
+    """One grade cell.
 
-    note: what the student must know about the circumstances; empty when there is nothing.
+    Attributes:
+        cell: its `grade_id`.
+        max_points: the points it can earn.
+        checks: the checks that decide its points.
+        note: what the student must know about the circumstances, if anything.
+
     """
 
     cell: str
@@ -52,7 +64,7 @@ class CellResult:
         return round(self.max_points * passed / total, 2) if total else 0.0
 
 
-# "unchanged": it was run and checked as well, and is the release with nothing written in it.
+# "unchanged" notebooks are run and checked too; nothing was written in them.
 Status = Literal["graded", "unchanged", "failed", "missing", "not found"]
 
 
@@ -60,18 +72,25 @@ Status = Literal["graded", "unchanged", "failed", "missing", "not found"]
 class NotebookResult:
     """One notebook: its cells, or the reason why it could not be graded.
 
-    It is "missing" when nothing was handed in for it, and "not found" when something was that may
-    be meant for it, though nothing shows that it is.
+    It is "missing" when nothing was handed in for it, and "not found" when something was handed in
+    that may be meant for it but cannot be identified.
 
-    tensors: digests of what was read of its checkpoint, to find copies; not for students.
-    found: what was done to find it, where that was not under its name in its place.
+    Attributes:
+        name: of the notebook.
+        status: how grading ended.
+        reason: why it was not graded, or remarks on how it was.
+        cells: the results of its grade cells.
+        sandbox: the protections its kernel ran under.
+        tensors: digests of its checkpoint's tensors, to find copies; not for students.
+        found: how it was found, if it was not in its place under its name.
+
     """
 
     name: str
     status: Status
     reason: str = ""
     cells: list[CellResult] = field(default_factory=list)
-    sandbox: list[str] = field(default_factory=list)  # protections its kernel ran under
+    sandbox: list[str] = field(default_factory=list)
     tensors: list[str] = field(default_factory=list)
     found: str = ""
 
@@ -81,7 +100,7 @@ class NotebookResult:
 
     @property
     def raised(self) -> list[str]:
-        """Checks that raised an error, for the instructor to look into: a line for each."""
+        """One line for each check that raised an error, for the instructor to look into."""
         return [
             f"the check {check.id} of {cell.cell} raised {check.raised}"
             for cell in self.cells
@@ -91,12 +110,12 @@ class NotebookResult:
 
     @property
     def score(self) -> float:
-        """Sum of the cells' points."""
+        """The sum of the cells' points."""
         return round(sum(cell.points for cell in self.cells), 2)
 
     @property
     def max_score(self) -> float:
-        """Sum of the cells' possible points."""
+        """The sum of the cells' possible points."""
         return sum(cell.max_points for cell in self.cells)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Runs one restored notebook in a forked kernel, cell by cell, as far as the checks ask."""
+"""Runs one restored notebook in a forked kernel, cell by cell, as far as the checks need."""
 
 from __future__ import annotations
 
@@ -34,47 +34,51 @@ from autograder.errors import GraderFault, Passing, printable
 from autograder.kernel.child import Order
 from autograder.kernel.usage import anonymous_memory
 
-OUTPUT_LIMIT = 4 << 20  # bytes of output that are kept
-LOG_LIMIT = 8192  # bytes of the log's end that are kept
-# However many processors there are, a computation is cut into so many parts: then it takes the same
-# processor time everywhere, adds up in the same order, and leaves processors for other notebooks.
+OUTPUT_LIMIT = 4 << 20  # bytes of output to keep
+LOG_LIMIT = 8192  # bytes of the log's end to keep
+# Threads per computation, whatever the number of processors: the processor time and the order of
+# additions are the same everywhere, and other notebooks get processors too.
 AT_A_TIME = 2
 THREADS = (
     *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
 )
-LITTLE_ROOM = 1 << 20  # bytes free on disk, at which what runs may have met a full one
+LITTLE_ROOM = 1 << 20  # bytes of free disk below which a cell may have met a full disk
 FLOOD_LIMIT = 64 << 20  # bytes of output at which a notebook is stopped
 TAKEN_LIMIT = 2 << 30  # bytes by which a kernel may make this process grow
 OUTPUTS = ("stream", "display_data", "update_display_data", "execute_result", "error")
-WHOLE = 5  # a notebook and its answers may take so many times what one cell may take
+WHOLE = 5  # a notebook with its answers may take this multiple of one cell's time
 START_SECONDS = 60
-GRACE_SECONDS = 5  # that a cell may use until it heeds an interrupt
+GRACE_SECONDS = 5  # for a cell to heed an interrupt
 SERVE = "__import__('autograder.kernel.responder', fromlist=['serve']).serve()"
 
 
 class _Client(NotebookClient):  # type: ignore[misc]
-    """nbclient with a bound on what one notebook's messages may hold.
+    """nbclient with a limit on the total size of one notebook's messages.
 
-    printed: bytes so far; on_flood: called once they are more than `FLOOD_LIMIT`.
+    printed: bytes so far.
+    on_flood: called once they are more than `FLOOD_LIMIT`.
+    on_print: called with each line that a cell prints.
+    allowed: the `Allowance` of the running cell.
+    grace: what the cell may use until it heeds an interrupt.
     """
 
     printed = Int(0)
     on_flood = Any(None, allow_none=True)
     on_print = Any(None, allow_none=True)
-    allowed = Any(None, allow_none=True)  # the `Allowance` of the cell that runs
-    grace = Any(None, allow_none=True)  # and what it may use until it heeds an interrupt
+    allowed = Any(None, allow_none=True)
+    grace = Any(None, allow_none=True)
     shell_timeout_interval = Int(1)
 
     async def _async_handle_timeout(
         self, timeout: int, cell: NotebookNode | None = None
     ) -> dict[str, typing.Any] | None:
-        """Each second that a cell runs: wait on while it may, then interrupt it, then give it up.
+        """Wait while a cell may run, then interrupt it, then give it up; called every second.
 
-        One interrupt may be lost, for Python ignores it in some places.
+        It interrupts repeatedly, since Python ignores interrupts in some places.
         """
         if self.allowed.left() > 0:
-            await asyncio.sleep(0.05)  # a strange message lets nbclient ask without a pause
+            await asyncio.sleep(0.05)  # a strange message makes nbclient call without a pause
             return None
         if self.grace.left() > 0:
             with contextlib.suppress(RuntimeError):  # it has ended
@@ -89,7 +93,7 @@ class _Client(NotebookClient):  # type: ignore[misc]
     ) -> typing.Any:
         self.printed += len(str(msg["content"])) + sum(len(data) for data in msg["buffers"])
         if self.printed > FLOOD_LIMIT:
-            self.on_flood()  # an exception would be noticed when the cell's time is over
+            self.on_flood()  # an exception would surface only when the cell's time is up
             return None
         if msg["msg_type"].startswith("comm_"):
             return None  # widgets: nobody would answer, and nbclient would keep their state
@@ -102,19 +106,19 @@ class _Client(NotebookClient):  # type: ignore[misc]
 
 
 class KernelNotStarted(Passing):
-    """No kernel came up; the text is the last thing it said."""
+    """No kernel came up; the text is the last line of its log, or the error."""
 
 
 class NotebookRun:
     """A notebook and its kernel; a context manager.
 
-    notebook: the restored notebook; code cells get their outputs as they run.
+    notebook: the restored notebook; its code cells get their outputs as they run.
     folder: the prepared scratch folder, which becomes the kernel's working directory.
-    seconds: that one cell may take by the kernel's clock, see `Allowance`.
+    seconds: the time one cell may take, by the kernel's clock (see `Allowance`).
     shared: further files and folders that the kernel may read.
-    grade_cells: run the visible checks in grade cells too; a grader has no use for them.
+    grade_cells: also run the visible checks in grade cells, which a grader has no use for.
     on_print: called with each line that a cell prints.
-    training_steps: that each session computes, see `Setup`; None for all.
+    training_steps: the number each session computes (see `Setup`); None for all.
     """
 
     def __init__(
@@ -137,10 +141,10 @@ class NotebookRun:
         self._hung = False
         self.notes: list[str] = []  # what happened on the way, in words for the student
         self._next = 0
-        self.cells_seconds = 0.0  # of wall time, that the student's cells have taken
-        self._whole = WHOLE * seconds  # for cells and answers
+        self.cells_seconds = 0.0  # wall time of the student's cells
+        self._whole = WHOLE * seconds  # for all cells and answers together
         self._no_room = False  # whether the kernel said that the disk is full
-        self._full = False  # whether it was
+        self._full = False  # whether it really was
         self._serving: Values | None = None
         self._closed = threading.Event()
         self._stopped_for = ""  # the guard's reason
@@ -185,7 +189,7 @@ class NotebookRun:
         finally:
             theirs.close()
             os.close(log)
-            remove(private)  # what is open stays open, and nobody can connect any more
+            remove(private)  # open files stay open, and nobody can connect any more
         self._process = self._manager.provisioner.process
         self.clock = Clock(self._process.pid)
         self._killed_before = _killed_for_memory()
@@ -212,8 +216,8 @@ class NotebookRun:
     def values_at(self, cell: str) -> Values:
         """Run every cell before the grade cell `cell`, and open the kernel for questions.
 
-        Raises KernelLost when the kernel ended, or had to be stopped, on the way, and GraderFault
-        when this machine had no time, or no room, for it.
+        Raises KernelLost when the kernel ended or had to be stopped on the way, and GraderFault
+        when this machine lacked the time or the disk space for it.
         """
         position = next(i for i, other in enumerate(self.notebook.cells) if grade_id(other) == cell)
         self._run_to(position)
@@ -229,19 +233,19 @@ class NotebookRun:
         return self._serving
 
     def finish(self) -> None:
-        """Run what is left of the notebook.  Raises GraderFault as `values_at` does."""
+        """Run the rest of the notebook.  Raises GraderFault as `values_at` does."""
         self._run_to(len(self.notebook.cells))
 
     @property
     def hung(self) -> bool:
-        """Whether a cell or an answer did nothing until its time was up."""
+        """Whether a cell or an answer slept until its time was up."""
         return self._hung or (self._serving is not None and self._serving.hung)
 
     def see_that_the_machine_did_its_part(self) -> None:
-        """Raise GraderFault when the kernel lacked room or memory that it may have.
+        """Raise GraderFault when the kernel lacked disk space or memory that it was entitled to.
 
-        A kernel may say falsely that the disk is full; while it has all the room that it may use,
-        nobody believes it.
+        A kernel may falsely say that the disk is full.  It is not believed as long as it has all
+        the space that it may use.
         """
         room = _room(self._place)
         told = self._no_room or (self._serving is not None and self._serving.no_room)
@@ -274,7 +278,7 @@ class NotebookRun:
         allowed = Allowance(self.clock, min(self.seconds, self._whole - self.clock.used))
         self._client.allowed, self._client.grace = allowed, Allowance(self.clock, GRACE_SECONDS)
         self._client.timeout = 1
-        # The rest of a cell's output comes at once, but for a machine that is busy.
+        # The rest of a cell's output arrives at once unless the machine is busy.
         self._client.iopub_timeout, self._client.raise_on_iopub_timeout = 60, True
         try:
             self._client.execute_cell(cell, index)
@@ -322,7 +326,7 @@ class NotebookRun:
         return (process.reason if process is not None else "") or "the kernel ended"
 
     def _serve(self) -> Values:
-        """Let the kernel answer questions, and see that it does."""
+        """Make the kernel answer questions, and verify that it does."""
         self._client.kc.execute(SERVE, silent=True, store_history=False, stop_on_error=False)
         values = Values(self._ours, self.clock, self._whole)
         try:
@@ -356,9 +360,9 @@ class NotebookRun:
             provisioner.process.kill()
 
     def _guard(self) -> None:
-        """End the kernel when it is no longer there to speak to, or floods this process.
+        """End the kernel when its connection is lost or it floods this process.
 
-        A message may have any number of parts, and no option of ZeroMQ bounds them together.
+        A message may have any number of parts, and no ZeroMQ option limits their total size.
         """
         try:
             process = os.pidfd_open(self._manager.provisioner.process.pid)
@@ -373,7 +377,7 @@ class NotebookRun:
                 silent_since = time.monotonic()
             if anonymous_memory(os.getpid()) > most:
                 self._stopped_for = "sent more than the grader can take in, and was stopped"
-            elif time.monotonic() - silent_since > 1:  # or it would have ended by itself
+            elif time.monotonic() - silent_since > 1:  # time to end by itself
                 self._stopped_for = "lost its connection to the grader, and was stopped"
             else:
                 continue
@@ -383,12 +387,12 @@ class NotebookRun:
         os.close(process)
 
     def close(self) -> None:
-        """End the kernel and everything it started, and remove what it ran with."""
+        """End the kernel and everything it started, and close its connections and its log."""
         self._closed.set()
         if self._watch is not None:
             self._watch.join()
         self._kill()
-        with contextlib.suppress(Exception):  # sockets of a kernel that is gone
+        with contextlib.suppress(Exception):  # the kernel may be gone
             if self._client.kc is not None:
                 self._client.kc.stop_channels()
             asyncio.run(self._manager.cleanup_resources())
@@ -398,13 +402,13 @@ class NotebookRun:
 
 
 def _room(folder: Path) -> int:
-    """Bytes that can still be written where `folder` lies; 0 when no file can be made there."""
+    """Bytes that can still be written to the disk of `folder`; 0 when no file can be created."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize if found.f_favail or not found.f_files else 0
 
 
 def _killed_for_memory() -> int:
-    """How many processes Linux has ended since its start because memory had run out."""
+    """The number of processes that Linux has killed since boot because memory ran out."""
     with contextlib.suppress(OSError), open("/proc/vmstat") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
     return 0
@@ -421,7 +425,7 @@ def _says_no_room(cell: NotebookNode) -> bool:
 
 
 def _make_profile(folder: Path) -> None:
-    """What IPython would otherwise copy there, which Landlock alone cannot allow (chmod)."""
+    """Create what IPython would otherwise copy, with a chmod that the Landlock level forbids."""
     startup = folder / ".ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True, exist_ok=True)
     (startup / "README").touch()
@@ -439,20 +443,20 @@ def _environment(folder: Path) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_ENABLE_ONEDNN_OPTS": "1",
         "CUDA_VISIBLE_DEVICES": "-1",
-        "PIP_NO_INDEX": "1",  # there is no network, for which pip would wait
+        "PIP_NO_INDEX": "1",  # without it, pip would wait for a network
         **dict.fromkeys(THREADS, str(AT_A_TIME)),
     }
 
 
 def _mend(cell: NotebookNode) -> None:
-    """Drop what a kernel put into a cell that no notebook may hold."""
+    """Drop everything from a cell that a kernel put there and a notebook must not hold."""
     if type(cell.get("execution_count")) is not int:
         cell.execution_count = None
     cell.outputs = [_lean(output) for output in cell.outputs if _is_valid(output)]
 
 
 def _lean(output: NotebookNode) -> NotebookNode:
-    """The output without what no page shows, and whoever reads the notebook pays for: JSON."""
+    """The output without JSON data and metadata, which every reader loads and no page shows."""
     if "data" in output:
         texts = {kind: text for kind, text in output.data.items() if isinstance(text, str)}
         output.data, output.metadata = NotebookNode(texts), NotebookNode()
@@ -462,12 +466,12 @@ def _lean(output: NotebookNode) -> NotebookNode:
 def _is_valid(output: NotebookNode) -> bool:
     try:
         nbformat.validate(output, ref="output", version=4, version_minor=5)
-    except Exception:  # not only ValidationError: what came may be anything
+    except Exception:  # not only ValidationError: an output may be anything
         return False
     return True
 
 
 def _name(cell: NotebookNode, index: int) -> str:
-    """What a student calls a cell: the lecture's label, or for a cell of their own its place."""
+    """A student's name for a cell: the lecture's label, or the position of a cell of their own."""
     identity = grade_id(cell)
     return label(identity) if identity else f"number {index + 1}"

@@ -1,4 +1,4 @@
-"""How kernels are confined on this machine: tried out, not guessed."""
+"""Determines, by trying it, how kernels can be confined on this machine."""
 
 from __future__ import annotations
 
@@ -24,12 +24,19 @@ LAYERS = {
     isolate.LANDLOCK: ["Landlock", "seccomp", "resource limits", "no_new_privs"],
     UNCONFINED: ["resource limits"],
 }
-CONTROL_GROUP = "a control group for memory"  # beside any of them
+CONTROL_GROUP = "a control group for memory"  # in addition to any of these
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A running warm interpreter, and how it confines what it forks."""
+    """A running warm interpreter, and how it confines the processes it forks.
+
+    Attributes:
+        address: of the warm interpreter.
+        level: how it confines.
+        bounds_memory: whether a control group bounds the memory of each process.
+
+    """
 
     address: str
     level: str
@@ -42,7 +49,7 @@ class Sandbox:
 
     @property
     def folder(self) -> Path:
-        """Where runs make their folders; it goes when the warm interpreter ends."""
+        """The parent folder of all runs' folders; it is removed when the warm interpreter ends."""
         return Path(self.address).parent
 
     def see_that_it_lives(self) -> None:

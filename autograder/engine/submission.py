@@ -1,4 +1,4 @@
-"""The files of one submission, beside its notebooks; checkpoints among them are data."""
+"""The files of one submission other than its notebooks, with checkpoints read as data."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from autograder.kernel.child import Limits
 FILE_COUNT = 2000
 SUBMISSION_LIMIT = 2 << 30
 CHECKPOINT_LIMIT = 200 << 20
-READ_SECONDS = 60  # of processor time; the largest checkpoint takes one or two
-TELLING = 8  # numbers
+READ_SECONDS = 60  # processor time; the largest checkpoint takes one or two
+TELLING = 8  # distinctive numbers that identify a tensor
 _Version = tuple[tuple[str, int, int, int], ...]  # of files: name, inode, size, ctime
 _ELSEWHERE = re.compile(
     rb'^([ \t]*(?:all_model_checkpoint_paths|model_checkpoint_path)[ \t]*:[ \t]*")'
@@ -33,31 +33,32 @@ _ELSEWHERE = re.compile(
     re.MULTILINE,
 )
 _SHARD = re.compile(r"\.(index|data-\d{5}-of-\d{5})")
-_POINTER = b"version https://git-lfs"  # how the file begins that Git LFS keeps in place of another
+_POINTER = b"version https://git-lfs"  # how Git LFS's placeholder for a file begins
 _COPY = "copy it again, whole, from where the notebook has written it, and hand that in"
 
 
 class Unusable(NoValue):
-    """What was handed in for a checkpoint cannot be used, whatever the notebook does with it."""
+    """The files handed in as a checkpoint cannot be used, whatever the notebook does with them."""
 
 
 def needed(folder: Path, patterns: Iterable[str]) -> list[str]:
-    """Paths of the files in a submission, beside the notebook, that a grading may depend on.
+    """Paths of submitted files, other than notebooks, that a grading may depend on.
 
-    They match one of the `patterns`; other notebooks, and what nbgrader adds, never do.  A kernel
-    and the checks get nothing else, so that these are the files to send and to tell results apart
-    by.  Raises CannotGrade when the submission is absurdly large.
+    They match one of the `patterns`; other notebooks and nbgrader's own files never do.  A kernel
+    and the checks get no other files, so these are the files to send to workers and to derive cache
+    keys from.  Raises CannotGrade when the submission is absurdly large.
     """
     files = walk(folder, FILE_COUNT, SUBMISSION_LIMIT)
     return [found.path for found in files if is_needed(found.path, patterns)]
 
 
 class SubmittedFiles:
-    """Reads the files in `folder`; tensors of checkpoints in a process in the sandbox.
+    """Reads the files in `folder`; a process in the sandbox reads the tensors of checkpoints.
 
-    patterns: which of them there are, see `needed`.
-    unread: why files that were handed in are not; instead: what was handed in that Keras has saved;
-    handed_in: whether the files were, or else a notebook has written them.
+    patterns: the files that count (see `needed`).
+    unread: why files that were handed in could not be read.
+    instead: Keras model files that were handed in instead of a checkpoint.
+    handed_in: whether the files were handed in, rather than written by a notebook.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class SubmittedFiles:
         self._instead = instead
         self._handed_in = handed_in
         self._absent = "not handed in" if handed_in else "not written"
-        self.digests: set[str] = set()  # of the tensors read so far that tell whose they are
+        self.digests: set[str] = set()  # of the distinctive tensors read so far
         self._read: dict[str, tuple[_Version, dict[str, np.ndarray]]] = {}
 
     def names(self) -> list[str]:
@@ -88,7 +89,7 @@ class SubmittedFiles:
             return []
 
     def text(self, path: str, limit: int = 1 << 16) -> str:
-        """A small text file.  Raises NoValue when it is not there or no regular file."""
+        """A small text file.  Raises NoValue when it is missing or not a regular file."""
         if path in self._unread:
             raise NoValue(self._unread[path])
         if not is_needed(path, self._patterns):
@@ -103,8 +104,8 @@ class SubmittedFiles:
     def tensors(self, prefix: str) -> dict[str, np.ndarray]:
         """Every numeric tensor of the checkpoint `prefix`, by name; read-only arrays.
 
-        Files that have not changed are read once.  Raises NoValue when files are missing, are no
-        regular files, or hold no checkpoint: Unusable when something was handed in for them.
+        Files are read again only after they change.  Raises NoValue when files are missing, are not
+        regular files or hold no checkpoint; it is Unusable when something was handed in for them.
         """
         version = self._version(prefix)
         if prefix not in self._read or self._read[prefix][0] != version:
@@ -112,7 +113,7 @@ class SubmittedFiles:
         return self._read[prefix][1]
 
     def _version(self, prefix: str) -> _Version:
-        """What changes when a file of the checkpoint does; nobody can set back its ctime."""
+        """A value that changes with the checkpoint's files; nobody can reset a file's ctime."""
         found = []
         for name in self.names():
             if name.startswith(prefix):
@@ -139,7 +140,7 @@ class SubmittedFiles:
             remove(private)
 
     def _copy(self, prefix: str, private: Path) -> None:
-        """Copy the files of a checkpoint to where another prefix has them."""
+        """Copy the files of a checkpoint to the prefix `private`."""
         for name, why in self._unread.items():
             if _SHARD.fullmatch(name.removeprefix(prefix)):
                 raise Unusable(why)
@@ -177,19 +178,19 @@ class SubmittedFiles:
 
 
 def beside(index: bytes) -> bytes:
-    """TensorFlow's file `checkpoint`, with names in place of the paths of another machine.
+    """TensorFlow's `checkpoint` file, with bare names in place of another machine's paths.
 
-    Those are paths from the root of a file tree, also of Windows, whose separators are doubled
-    in that file; what is named from where the file lies stays as it is.
+    This applies to absolute paths, including Windows paths, whose separators are doubled in that
+    file; relative paths stay as they are.
     """
     return _ELSEWHERE.sub(rb"\1\2", index)
 
 
 def tell_tales(tensors: Mapping[str, np.ndarray]) -> set[str]:
-    """Digests by which two checkpoints show that they are one file, or share a part.
+    """Digests by which two checkpoints show that they are one file or share a part.
 
-    One of each tensor that tells whose it is, and one of the whole, for a network whose tensors
-    are too small for that one by one.
+    There is one for each distinctive tensor or, for a network whose tensors are too small for that,
+    one for all tensors together.
     """
     found = {digest for tensor in tensors.values() if (digest := tell_tale(tensor))}
     if found or sum(map(_telling, tensors.values())) < TELLING:
@@ -198,15 +199,15 @@ def tell_tales(tensors: Mapping[str, np.ndarray]) -> set[str]:
 
 
 def tell_tale(tensor: np.ndarray) -> str:
-    """A digest of a tensor that nobody else arrives at by training; "" for one that may be."""
+    """The digest of a tensor that no other training arrives at; "" if another one might."""
     return _digest(tensor) if _telling(tensor) >= TELLING else ""
 
 
 def _telling(tensor: np.ndarray) -> int:
-    """How many different numbers a tensor holds that nobody writes by hand; stops at some.
+    """How many distinct numbers in a tensor nobody writes by hand; counts no further than needed.
 
-    What repeats, and what has three decimals at most, may be a counter, a constant or a filter of
-    the course's own.  That two trainings agree in `TELLING` others, bit for bit, does not happen.
+    Repeated numbers and those with at most three decimals may be a counter, a constant or a filter
+    of the course's own.  Two trainings never agree bit for bit in `TELLING` other numbers.
     """
     if tensor.dtype.kind != "f":
         return 0
@@ -230,8 +231,8 @@ def _digest(*tensors: np.ndarray) -> str:
 def read_tensors(folder: Path, prefix: str, sandbox: Sandbox) -> dict[str, np.ndarray]:
     """The tensors of `folder/prefix`, read by a process that runs no student code.
 
-    Raises Unusable when the checkpoint cannot be read, or only with more time or memory than one
-    may take, GraderFault when this machine did not let it be read.
+    Raises Unusable when the checkpoint cannot be read within the limits, GraderFault when this
+    machine prevented it.
     """
     sizes = {path.name: path.stat().st_size for path in folder.glob(f"{prefix}.data-*")}
     question = {"op": "tensors", "prefix": prefix, "names": None}

@@ -1,4 +1,4 @@
-"""Whether notebooks can run on this machine: a kernel does, once, what they all do."""
+"""Tests whether notebooks can run on this machine, with a kernel that does what they all do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from autograder.engine.warm import WarmInterpreter
 from autograder.errors import UserError
 from autograder.kernel import isolate
 
-# What a kernel must be able to do, and how it shows that.
+# What a kernel must be able to do, each with a cell that proves it.
 STEPS = {
-    # Of these the warm interpreter has imported none.
+    # The warm interpreter has imported none of these.
     "import what is installed": """
 import importlib
 importlib.invalidate_caches()
@@ -79,10 +79,10 @@ def _errors(cell: NotebookNode) -> Iterator[str]:
 
 
 def working_sandbox(warm: WarmInterpreter, run_student_code_unconfined: bool = False) -> Sandbox:
-    """The strongest confinement that this machine allows, in which a kernel has been tried.
+    """The strongest confinement that this machine allows, after a trial run of a kernel in it.
 
-    Raises UserError when there is none, or when notebooks cannot run in it: then every submission
-    would fail alike.
+    Raises UserError when there is none, or when notebooks cannot run in it, since every submission
+    would then fail alike.
     """
     place = sandbox(warm, run_student_code_unconfined)
     reason = trial(place)
@@ -93,7 +93,7 @@ def working_sandbox(warm: WarmInterpreter, run_student_code_unconfined: bool = F
 
 
 def explained(reason: str, place: Sandbox) -> str:
-    """What made a trial fail, and what to do about it, as far as that can be found out."""
+    """Why a trial failed and what to do about it, as far as that can be determined."""
     if place.level == isolate.NAMESPACES and os.geteuid() == 0:
         for root in _python():
             closed = _closed(root)
@@ -106,7 +106,7 @@ def explained(reason: str, place: Sandbox) -> str:
 
 
 def _python() -> list[str]:
-    """Where Python and its packages lie; not the folder that a command was started in."""
+    """The folders of Python and its packages, except the current directory."""
     here = {"", os.getcwd()}
     path = [folder for folder in sys.path if folder not in here and os.path.isdir(folder)]
     folders = [sys.prefix, os.path.dirname(os.__file__), *path]
@@ -114,7 +114,7 @@ def _python() -> list[str]:
 
 
 def _closed(root: str) -> str:
-    """What in `root` is only for its owner; empty when nothing is."""
+    """The first path in `root` that only its owner can read; empty when there is none."""
     for folder, _, names in os.walk(root):
         if os.stat(folder).st_mode & 0o005 != 0o005:
             return folder

@@ -1,4 +1,4 @@
-"""Asking a kernel for values: the only way from the checks zone into the kernel zone."""
+"""Asks a kernel for values: the only way from the checks zone into the kernel zone."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ class KernelLost(NoValue):
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """How the values of a session's variables came about, as the kernel tells it.
+    """How a session's variables got their values, as the kernel reports it.
 
-    steps: training steps since they were initialised; checkpoints that were restored bring theirs.
-    sizes: rows of a batch → how many steps had so many.
-    batches: how many different ones there were.
-    first: what was fed in each of the first three steps, by the notebook's names.
-    saves: (path as given, steps so far) of each checkpoint, in order.
-    evaluated: steps so far → rows that were fed then without training on them.
+    Attributes:
+        steps: training steps since they were initialised; a restored checkpoint brings its own.
+        sizes: number of rows in a batch → number of steps with such a batch.
+        batches: the number of different batches.
+        first: the feeds of the first three steps, by the notebook's names.
+        saves: (path as given, steps so far) of each checkpoint, in order.
+        evaluated: steps so far → rows that were fed then without training on them.
+
     """
 
     steps: int
@@ -57,8 +59,9 @@ class Values:
     """Questions to one kernel, each answered by plain values or by NoValue.
 
     The methods mirror `autograder.kernel.responder.Responder`; names are those of the notebook.
-    clock: the kernel's; without one, answers may take so long by wall time.
-    whole: what the clock may show at most.
+
+    clock: the kernel's; without one, wall time limits the answers.
+    whole: the most that the clock may show.
     """
 
     def __init__(
@@ -69,15 +72,15 @@ class Values:
         self._clock = clock or Clock()
         self._whole = whole
         self.lost = ""
-        self.hung = False  # whether it slept until the time for an answer was up
-        self.no_room = False  # whether an answer was that the disk is full
+        self.hung = False  # whether the kernel slept until the time for an answer was up
+        self.no_room = False  # whether an answer said that the disk is full
 
     def ask(self, op: str, seconds: float = ASK_SECONDS, **arguments: Any) -> Any:
         """The answer to one question.
 
-        seconds: that it may take of the kernel's clock, see `Allowance`.
+        seconds: how much of the kernel's clock it may take (see `Allowance`).
 
-        Raises NoValue when the kernel says why not, KernelLost when it says nothing usable,
+        Raises NoValue when the kernel gives a reason, KernelLost when it answers nothing usable,
         GraderFault when this machine had no time for it.
         """
         if self.lost:
@@ -120,19 +123,19 @@ class Values:
         return [_description(entry) for entry in found]
 
     def value(self, name: str) -> Any:
-        """A variable outside the graph."""
+        """The value of a variable outside the graph."""
         return self.ask("value", name=name)
 
     def call(self, name: str, *args: Any, seconds: float = ASK_SECONDS, **kwargs: Any) -> Any:
         """What the notebook's function `name` returns; tensors come back evaluated.
 
-        An argument ``{"name": n}`` stands for the notebook's own object `n`, ``{"lent": array}``
-        for an array that can only be read, and is no single piece of memory.
+        The argument ``{"name": n}`` stands for the notebook's own object `n`, ``{"lent": array}``
+        for a read-only array that is not contiguous in memory.
         """
         return self.ask("call", seconds=seconds, name=name, args=list(args), kwargs=kwargs)
 
     def describe_call(self, name: str, *args: Any) -> dict[str, Any]:
-        """Kind, type, shape and dtype, as of `describe`, of what the function `name` returns."""
+        """Kind, type, shape and dtype, as in `describe`, of what the function `name` returns."""
         return _description(self.ask("describe_call", name=name, args=list(args)))
 
     # -- graphs ----------------------------------------------------------------------------
@@ -140,8 +143,8 @@ class Values:
     def session(self, of: str, values: Mapping[str, np.ndarray] | None = None) -> Session:
         """A new session on the graph of tensor `of`.
 
-        Variables start with `values`, given by their notebook names or graph names; the others
-        are freshly initialised.
+        Variables start with `values`, given by their notebook names or graph names; the others are
+        freshly initialised.
         """
         self._sessions += 1
         name = f"checks-{self._sessions}"
@@ -160,7 +163,7 @@ class Values:
         return [_variable(entry) for entry in found]
 
     def learns(self, of: str, *names: str) -> list[bool]:
-        """Whether the tensor `of` has a gradient by each of these variables (graph names)."""
+        """Whether `of` has a gradient with respect to each of these variables (graph names)."""
         found = self.ask("learns", of=of, names=list(names))
         if not isinstance(found, list) or len(found) != len(names):
             raise NoValue(f"the gradients of {of} could not be read")
@@ -174,7 +177,7 @@ class Values:
         return [str(entry) for entry in found]
 
     def figure(self, name: str) -> Figure:
-        """What a figure shows: its axes with all that is drawn in them, and its texts."""
+        """The contents of a figure: its axes with everything drawn in them, and its texts."""
         try:
             return read_figure(self.ask("figure", name=name))
         except NotAFigure as error:
@@ -253,7 +256,7 @@ def _is_save(entry: Any) -> bool:
 
 
 def _is_shape(shape: Any) -> bool:
-    """Whether this is a shape as TensorFlow gives it: at most 8 axes, −1 for what is open."""
+    """Whether this is a shape as TensorFlow gives it: at most 8 axes, −1 for unknown lengths."""
     return (
         isinstance(shape, list)
         and len(shape) <= 8
@@ -283,7 +286,7 @@ class Session:
         return fetched
 
     def training_log(self) -> TrainingLog:
-        """What is known of the training steps that the notebook's cells have run in it."""
+        """The log of the training steps that the notebook's cells have run in it."""
         return _training_log(self._values.ask("training_log", session=self._name))
 
     def initialised(self, *names: str) -> list[bool]:
@@ -306,7 +309,7 @@ class Session:
 
 
 def _arrays(names: tuple[str, ...], values: list[Any]) -> list[np.ndarray]:
-    """`values`, if they are arrays; a kernel that is honest sends nothing else for tensors."""
+    """`values`, if they are arrays; an honest kernel sends nothing else for tensors."""
     if not all(isinstance(value, np.ndarray) for value in values):
         raise NoValue(f"{', '.join(names)} could not be evaluated")
     return values

@@ -1,4 +1,4 @@
-"""The trusted end of the warm interpreter: start it, order processes from it, end them."""
+"""The trusted end of the warm interpreter: starts it, orders processes from it, and ends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autograder.errors import GraderFault, Passing, UserError
 from autograder.kernel.child import Order
 
 START_SECONDS = 180
-END_SECONDS = 120  # very many processes take their time to end, and others wait for it
+END_SECONDS = 120  # ending very many processes takes time, and other requests wait for it
 
 
 class WarmLost(Passing):
@@ -32,11 +32,11 @@ class WarmLost(Passing):
 class WarmInterpreter:
     """A running warm interpreter; a context manager.
 
-    modules: what it imports for the processes it forks; none for what kernels need.
+    modules: modules to import for the processes it forks; none for those that kernels need.
 
-    `address` (a socket path) is all that another process on this machine needs to order
-    kernels from it.  The interpreter ends with the process that started it, and takes its
-    folder along, with all that runs made in it.
+    Another process on this machine needs only `address` (a socket path) to order kernels from it.
+    The interpreter ends with the process that started it and removes its folder with everything
+    that runs made in it.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -51,9 +51,9 @@ class WarmInterpreter:
             "HOME": str(self._folder),
             "IPYTHONDIR": str(self._folder / "ipython"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "TF_ENABLE_ONEDNN_OPTS": "1",  # what TensorFlow decides by the processor otherwise
+            "TF_ENABLE_ONEDNN_OPTS": "1",  # otherwise TensorFlow decides by the processor
             "CUDA_VISIBLE_DEVICES": "-1",
-            "OPENBLAS_NUM_THREADS": "2",  # decided where NumPy is imported, for all kernels
+            "OPENBLAS_NUM_THREADS": "2",  # read when NumPy is imported, for all kernels
         }
         program = [sys.executable, "-P", "-s", "-m", "autograder.kernel.warm"]
         with self._log.open("wb") as log:
@@ -67,7 +67,7 @@ class WarmInterpreter:
                 start_new_session=True,
             )
         self._ready = False
-        self.bounds_memory = False  # whether Linux itself does; known once it is ready
+        self.bounds_memory = False  # whether Linux itself does; known after `wait`
 
     def wait(self) -> WarmInterpreter:
         """Block until kernels can be ordered.  Raises UserError when it does not come up."""
@@ -86,7 +86,7 @@ class WarmInterpreter:
 
     @property
     def ended(self) -> bool:
-        """Whether the interpreter is gone, killed for want of memory perhaps."""
+        """Whether the interpreter has ended, for example killed for lack of memory."""
         return self._process.poll() is not None
 
     def close(self) -> None:
@@ -109,10 +109,10 @@ class WarmInterpreter:
 
 
 def connect(address: str) -> socket.socket:
-    """A connection to a warm interpreter.  Raises OSError.
+    """Connect to a warm interpreter.  Raises OSError.
 
-    Linux takes 107 bytes for the path of a socket, and a temporary folder may lie deeper: so it is
-    named by its folder, opened.
+    Linux limits a socket's path to 107 bytes, and a temporary folder's may be longer, so the path
+    goes through an open descriptor of the folder.
     """
     path, name = os.path.split(address)
     folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -130,8 +130,11 @@ def connect(address: str) -> socket.socket:
 class Forked:
     """One process ordered from the warm interpreter at `address`.
 
-    It lives until it ends by itself, `kill` is called, or this object's process is gone.
-    values, log, channels: descriptors; a kernel listens on `channels`, see `PORTS`.
+    It lives until it ends by itself, `kill` is called, or the process that ordered it is gone.
+
+    values: descriptor of the values connection.
+    log: descriptor of the log file.
+    channels: descriptors of the sockets that a kernel listens on (see `PORTS`).
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class Forked:
         self._buffer = b""
         self.pid = 0
         self.exit_status: int | None = None
-        self.reason = ""  # the limit for which it was ended, in words for the student
+        self.reason = ""  # the limit it exceeded, in words for the student
         try:
             self._connection = connect(address)
             message = json.dumps(asdict(order)).encode()
@@ -160,7 +163,7 @@ class Forked:
                 data = self._connection.recv(4096)
             except TimeoutError:
                 return None
-            if not data:  # the warm interpreter is gone, and with it who would end the group
+            if not data:  # the warm interpreter is gone and cannot end the group
                 if self.pid:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(self.pid, signal.SIGKILL)
