@@ -1,7 +1,7 @@
-"""Opens a zip archive that was handed in, in a process of its own that runs no student code.
+"""Opens a submitted zip archive, in a separate process that runs no student code.
 
-What an archive says of itself is not believed: its members are counted and measured while they are
-unpacked.  Links, folders and members whose names lead elsewhere are left out.
+The archive's own claims are not trusted: members are measured while they are unpacked.  Links,
+folders and members whose names lead elsewhere are left out.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from autograder import wire
 
-MEMBERS = 5000  # that are looked at
-UNPACKED = 200 << 20  # bytes of all that is unpacked
-RATIO = 200  # of what is unpacked to what it was packed into, beyond the first bytes
+MEMBERS = 5000  # members allowed in an archive
+UNPACKED = 200 << 20  # bytes unpacked in total
+RATIO = 200  # unpacked to packed size of a member, beyond `UNSUSPICIOUS` bytes
 UNSUSPICIOUS = 10 << 20
 _CHUNK = 1 << 20
 _UTF8 = 0x800
@@ -27,13 +27,13 @@ _LOCKED = 0x1
 
 
 class Unreadable(ValueError):
-    """What was handed in is no archive, or too much of one; the text says why."""
+    """The file is no archive, or exceeds the limits; the text says why."""
 
 
 def name_of(member: zipfile.ZipInfo) -> str:
-    """The member's name: as UTF-8, also where the archive does not say so, or as on Korean Windows.
+    """The member's name, decoded as UTF-8 with or without the flag, or as Korean Windows writes it.
 
-    Python takes names without the flag for DOS' own letters, which are undone first.
+    Without the flag, Python decodes names as cp437; this undoes it first.
     """
     if member.flag_bits & _UTF8:
         return member.orig_filename.replace("\\", "/")
@@ -59,7 +59,7 @@ def is_inside(name: str) -> bool:
 
 
 def is_file(member: zipfile.ZipInfo) -> bool:
-    """Whether a member is a regular file, and neither a folder nor a link or a device."""
+    """Whether a member is a regular file, not a folder, link or device."""
     kind = stat.S_IFMT(member.external_attr >> 16)
     return not member.is_dir() and kind in (0, stat.S_IFREG)
 
@@ -75,7 +75,7 @@ def modified(member: zipfile.ZipInfo) -> int:
 def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: int) -> bytes:
     """A member's content, of at most `room` bytes.
 
-    Raises Unreadable for more, and for what is locked, damaged, or packed beyond belief.
+    Raises Unreadable for a member that is larger, locked, damaged or compressed implausibly well.
     """
     if member.flag_bits & _LOCKED:
         raise Unreadable("it is locked with a password")
@@ -97,7 +97,7 @@ def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: int) -> byt
 
 
 def opened(file: io.BufferedIOBase) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """An archive and those of its members that are files inside it.  Raises Unreadable."""
+    """An archive, and its members that are files inside it.  Raises Unreadable."""
     try:
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
@@ -107,11 +107,18 @@ def opened(file: io.BufferedIOBase) -> tuple[zipfile.ZipFile, list[zipfile.ZipIn
 
 
 def unpacked(data: bytes, words: list[str], spare: list[str]) -> dict[str, Any]:
-    """The members of an archive that may be wanted.
+    """The wanted members of an archive.
 
-    words: one of them, in lower case, is part of the name of whatever is wanted; spare: or of
-    these, and then what cannot be had, or is too much beside the others, is left out.
-    names: their paths; sizes, modified: int64 (members,); content: one after the other, `eights`.
+    words: a member is wanted if its name, in lower case, contains one of these.
+    spare: a member whose name contains one of these comes last, and is left out if it is unreadable
+        or too large.
+
+    Returns a dict of arrays and lists:
+
+    names: the members' paths.
+    sizes, modified: int64 (members,).
+    content: the contents, one after the other, as `eights`.
+
     Raises Unreadable.
     """
     archive, members = opened(io.BytesIO(data))
@@ -141,7 +148,7 @@ def unpacked(data: bytes, words: list[str], spare: list[str]) -> dict[str, Any]:
 
 
 def eights(data: bytes) -> np.ndarray:
-    """Bytes, eight to a number (uint64), with zeros behind: a frame holds only so many numbers."""
+    """Bytes as uint64, eight to a number and zero-padded: a frame holds only so many numbers."""
     return np.frombuffer(data + bytes(-len(data) % 8), np.uint64)
 
 
@@ -155,7 +162,7 @@ def _wanted(name: str, words: list[str]) -> bool:
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The answer to ``{"op": "archive", "data", "size", "words", "spare"}``: see `unpacked`.
 
-    data: of so many bytes, as `eights`.
+    In the question, "data" is `size` bytes as `eights`.
     """
     identity = question.get("id")
     try:

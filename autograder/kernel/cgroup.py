@@ -1,8 +1,8 @@
-"""A bound on the memory of a kernel and all it starts, kept by Linux itself.
+"""A memory limit on a kernel and everything it starts, enforced by Linux.
 
-A control group needs a hierarchy in which this user may make groups: that of root, or one that
-systemd has delegated; containers seldom have one.  Where there is none, the watch in `usage` bounds
-memory alone, and looks four times a second.
+This needs a control-group hierarchy in which the user may create groups: root's, or one that
+systemd has delegated; containers seldom have one.  Without it, only the watcher in `usage` bounds
+memory, with four looks a second.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _PREFIX = "kit-"
 
 @dataclass(frozen=True)
 class Group:
-    """One control group: what its processes use together is bounded."""
+    """One control group, which limits what its processes use together."""
 
     folder: Path
 
     def add(self, pid: int) -> None:
-        """Put a process into the group; what it starts from then on belongs there, too.
+        """Add a process to the group; everything it starts afterwards belongs to the group too.
 
-        Raises OSError when Linux refuses it.
+        Raises OSError when Linux refuses.
         """
         (self.folder / "cgroup.procs").write_text(str(pid))
 
     @property
     def overrun(self) -> bool:
-        """Whether Linux has ended a process of the group because the bound was reached."""
+        """Whether Linux has killed a process of the group because the limit was reached."""
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(OSError):
                 lines = (self.folder / name).read_text().splitlines()
@@ -41,22 +41,25 @@ class Group:
 
     def remove(self) -> None:
         """Remove the group, once its processes are gone."""
-        with contextlib.suppress(OSError):  # else the next interpreter's `Hierarchy` does it
+        with contextlib.suppress(OSError):  # otherwise the next interpreter's `sweep` does it
             self.folder.rmdir()
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A folder of the control-group file system in which groups can be made.
+    """A folder of the control-group file system in which groups can be created.
 
-    limits: files that take the bound; the first must be there.
+    Attributes:
+        folder: its path.
+        limits: files that take the limit; the first one must exist.
+
     """
 
     folder: Path
     limits: tuple[str, ...]
 
     def group(self, name: str, memory: int) -> Group:
-        """A new group bounded to `memory` bytes, swap included.  Raises OSError."""
+        """A new group limited to `memory` bytes, including swap.  Raises OSError."""
         group = Group(self.folder / f"{_PREFIX}{os.getpid()}-{name}")
         group.folder.mkdir()
         try:
@@ -70,7 +73,7 @@ class Hierarchy:
         return group
 
     def sweep(self) -> None:
-        """Remove groups that interpreters left which were killed."""
+        """Remove the groups of interpreters that were killed."""
         for path in self.folder.glob(f"{_PREFIX}*-*"):
             owner = path.name[len(_PREFIX) :].partition("-")[0]
             if not os.path.exists(f"/proc/{owner}"):
@@ -78,7 +81,7 @@ class Hierarchy:
 
 
 def hierarchy(proc: Path = Path("/proc/self")) -> Hierarchy | None:
-    """Where this process may make groups that bound memory, tried out; None when nowhere.
+    """The hierarchy in which this process can limit memory, found by trying; None if there is none.
 
     proc: the process's folder in /proc.
     """
@@ -94,7 +97,7 @@ def hierarchy(proc: Path = Path("/proc/self")) -> Hierarchy | None:
 
 
 def _candidates(proc: Path) -> list[tuple[Path, tuple[str, ...]]]:
-    """Folders that may do, for version 2 and version 1 of control groups."""
+    """Candidate folders, for versions 2 and 1 of control groups."""
     try:
         mounts = [line.split() for line in (proc / "mounts").read_text().splitlines()]
         own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
@@ -104,7 +107,7 @@ def _candidates(proc: Path) -> list[tuple[Path, tuple[str, ...]]]:
     for number, controllers, path in own:
         for _, point, kind, options, *_ in mounts:
             if number == "0" and kind == "cgroup2":
-                # Beside our own group: one that holds processes may hold no bounded groups.
+                # A sibling of our group: one that holds processes cannot hold limited groups.
                 parent = (Path(point) / path.lstrip("/")).parent
                 with contextlib.suppress(OSError):
                     if "memory" in (parent / "cgroup.subtree_control").read_text().split():

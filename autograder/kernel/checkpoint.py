@@ -1,8 +1,8 @@
-"""Reads a checkpoint's tensors, in a process of its own that has run no student code.
+"""Reads a checkpoint's tensors, in a separate process that has run no student code.
 
-Only the tensors are read (`<prefix>.index` and its data files); `.meta` graphs, SavedModels
-and pickles are never opened.  TensorFlow's own reader does the parsing, so a malformed file
-can at worst end this process.
+It reads only the tensors (`<prefix>.index` and its data files) and never opens `.meta` graphs,
+SavedModels or pickles.  TensorFlow's own reader does the parsing, so a malformed file can at worst
+end this process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from autograder import wire
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The answer to ``{"op": "tensors", "prefix", "names" | None}``: `{name: array}`.
 
-    With names None every numeric tensor of the checkpoint is read.  An error says in "needs" how
-    many bytes of data the index speaks of, None where it cannot be read.
+    If names is None, every numeric tensor of the checkpoint is read.  An error states in "needs"
+    how many bytes of data the index lists; None if the index cannot be read.
     """
     identity = question.get("id")
     needs = None
@@ -41,7 +41,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bytes_of_data(reader: Any) -> int:
-    """How many bytes the numeric tensors take that the index of a checkpoint lists."""
+    """The size in bytes of the numeric tensors that a checkpoint's index lists."""
     shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     return sum(
         math.prod(shape) * types[name].size

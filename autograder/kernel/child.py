@@ -1,4 +1,4 @@
-"""What a process does between the fork of the warm interpreter and its own work."""
+"""What a process does between the fork from the warm interpreter and its own work."""
 
 from __future__ import annotations
 
@@ -19,39 +19,48 @@ from autograder.kernel import isolate
 
 GB = 1 << 30
 UNCONFINED = "unconfined"
-PORTS = {"shell": 1, "iopub": 2}  # the channels through which a kernel is spoken to
+PORTS = {"shell": 1, "iopub": 2}  # the channels a client uses
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one kernel and everything it starts may use together.
+    """The resources that one kernel and everything it starts may use together.
 
-    memory: bytes beyond what the warm interpreter has; disk: bytes below the writable folders;
-    files: entries there; processes: how many; tasks: threads of them all; opened: descriptors of
-    them all; cpu: seconds of processor time.
+    Attributes:
+        memory: bytes beyond those of the warm interpreter.
+        disk: bytes in the writable folders.
+        files: entries in the writable folders.
+        processes: running at a time.
+        tasks: threads of all processes.
+        opened: file descriptors of all processes.
+        cpu: seconds of processor time.
+
     """
 
     memory: int = 3 * GB
     disk: int = GB
     files: int = 5000
-    processes: int = 64  # each takes its time to end
+    processes: int = 64  # each takes time to end
     tasks: int = 400
-    opened: int = 8000  # a forked kernel has 60 to 70 at once, so that `processes` come first
+    opened: int = 8000  # a forked kernel has 60 to 70, so `processes` is reached first
     cpu: int = 1200
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run, and where; the only thing a child knows of the world outside.
+    """What to run, and where: everything a child knows of the outside world.
 
-    entry: ``kernel``, ``archive``, ``checkpoint``, ``notebook``, ``page`` or ``probe``.
-    level: how it is confined: ``namespaces``, ``landlock`` or ``unconfined``.
-    scratch: the folder that becomes the working directory.
-    signing_key: of the messages between a kernel and its client.
-    environment: the whole environment, nothing is inherited.
-    shared: further files and folders that it may read.
-    private: files that it must not be able to read; a probe tries to.
-    training_steps: that a kernel computes before it leaves out the others; None for all.
+    Attributes:
+        entry: ``kernel``, ``archive``, ``checkpoint``, ``notebook``, ``page`` or ``probe``.
+        level: the confinement: ``namespaces``, ``landlock`` or ``unconfined``.
+        scratch: the folder that becomes the working directory.
+        signing_key: signs the messages between a kernel and its client.
+        environment: the whole environment; nothing is inherited.
+        shared: further files and folders that the process may read.
+        private: files that it must not be able to read; a probe tries to.
+        training_steps: the steps that a kernel computes before it skips the others; None for all.
+        limits: the resources it may use.
+
     """
 
     entry: str
@@ -81,8 +90,10 @@ def run(
     """Become the process that `order` asks for; called in the child.
 
     channels: for a kernel, the listening sockets of `PORTS`, in that order.
-    Its process number, as the parent sees it, is written to `announce`; then it waits for a
-    byte from `go`.  Raises OSError when a protection that was asked for cannot be had.
+    announce: receives the process number as the parent sees it.
+    go: delivers the byte that lets the process continue.
+
+    Raises OSError when a requested protection is not available.
     """
     os.setsid()
     for handled in (signal.SIGTERM, signal.SIGCHLD):
@@ -93,7 +104,7 @@ def run(
         os.dup2(descriptor, standard)
     _close_all_but({0, 1, 2, values.fileno(), *channels, announce, go})
     own_tree = order.level == isolate.NAMESPACES
-    view = isolate.readable()  # as it is outside
+    view = isolate.readable()  # as seen outside the namespaces
     number = os.getpid()
     if own_tree:
         isolate.enter_namespaces()
@@ -129,10 +140,9 @@ def run(
             [*view.whole, *order.shared, *proc], view.parts, [*order.writable, *devices]
         )
         isolate.restrict_calls(order.level)
-    # Only now, for what is imported from there is the student's: as in any notebook, modules
-    # beside it can be imported.
+    # Not earlier, since this makes the student's modules importable, as beside any notebook.
     sys.path.insert(0, "")
-    # What the parent chose for itself: its temporary folder, and its random state.
+    # Forget the parent's temporary folder and random state.
     tempfile.tempdir = None
     random.seed()
     np.random.seed()
@@ -140,36 +150,36 @@ def run(
 
 
 def _proc() -> list[str]:
-    """What may be read of /proc where other processes are in it as well."""
-    # A rule is for the entry that stands there now; as long as it is open it stays.
+    """The readable parts of a /proc that also shows other processes."""
+    # A Landlock rule applies to the present entry, which stays valid as long as it is open.
     os.open("/proc/self", os.O_PATH | os.O_CLOEXEC)
-    own = f"/proc/{os.getpid()}"  # not that of a process started later, which has no rule
+    own = f"/proc/{os.getpid()}"  # a process started later has no rule
     return [own, *filter(os.path.exists, (f"/proc/{name}" for name in isolate.PROC))]
 
 
 def _limit(order: Order) -> None:
-    """What Linux itself enforces: of each process, and a little more than is watched for.
+    """Set the limits that Linux enforces itself: per process, and a little above the watcher's.
 
-    So it is the watch, which knows a reason, that ends a kernel; this is for what happens
-    between two looks.
+    The watcher normally ends a kernel, since it can say why; these limits catch what happens
+    between two of its looks.
     """
     with open("/proc/self/statm") as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
     limits = {
         resource.RLIMIT_AS: mapped + 2 * order.limits.memory,
-        resource.RLIMIT_CORE: 1,  # unlike 0, also keeps the dump from a program that collects them
+        resource.RLIMIT_CORE: 1,  # unlike 0, it also stops dumps to a program
         resource.RLIMIT_CPU: order.limits.cpu + 10,
         resource.RLIMIT_FSIZE: order.limits.disk + (64 << 20),
         resource.RLIMIT_NOFILE: 512,
         resource.RLIMIT_MEMLOCK: 1 << 20,
     }
-    if order.level == isolate.NAMESPACES:  # elsewhere it would count the grader's processes
+    if order.level == isolate.NAMESPACES:  # otherwise it would count the grader's processes
         limits[resource.RLIMIT_NPROC] = order.limits.tasks + 100
     for limit, value in limits.items():
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
-    # Should memory run out all the same, it is this process that goes.
+    # If memory runs out all the same, Linux should kill this process first.
     with open("/proc/self/oom_score_adj", "w") as adjustment:
         adjustment.write("500")
 
@@ -195,7 +205,7 @@ def _run_kernel(order: Order, values: socket.socket, channels: list[int]) -> Non
 
 
 def _serve(order: Order, values: socket.socket, channels: list[int]) -> None:
-    """Let the module of the entry's name answer questions; it was imported before the fork."""
+    """Let the module with the entry's name answer questions; it was imported before the fork."""
     sys.modules[f"autograder.kernel.{order.entry}"].serve(values)
 
 

@@ -1,4 +1,4 @@
-"""Sessions compute where they can: code written for a GPU runs where there is none."""
+"""Places operations softly, so that code written for a GPU runs on a machine without one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tensorflow.python.eager import context
 
 
 def prepare_forks() -> None:
-    """Let every session place softly, the student's and those of the checks.
+    """Make every session place softly, the student's and those of the checks.
 
-    A session with a configuration of its own gets that one, but for this.
+    A session keeps its own configuration otherwise.
     """
     begin = BaseSession.__init__
 

@@ -1,17 +1,17 @@
-"""Follows the training steps of a notebook's sessions, and may leave out all but the first ones.
+"""Follows the training steps of a notebook's sessions, and can skip all but the first ones.
 
-`install(steps)` changes `Session.run`.  In every session the first `steps` training steps (see
-`autograder.kernel.subgraph`) are computed, again after its variables were initialised, but never
-more than `ANEW` times as many in all; later ones are counted, and of what they fetch only the rest
-is computed, so that a loop of thousands of steps runs to its own end in seconds.  What
-has been computed is not computed again: a fetch that depends on nothing but variables and feeds
-is remembered until a variable changes, and a checkpoint of unchanged variables is a link to the
-one before.
+`install(steps)` patches `Session.run`.  Each session computes its first `steps` training steps (see
+`autograder.kernel.subgraph`), and as many again after its variables were initialised, up to a total
+of `ANEW` times `steps` in all sessions.  Later steps are counted, but only the other values that
+they fetch are computed, so that a loop of thousands of steps reaches its own end in seconds.  With
+such a limit, nothing is computed twice either: a fetch that depends only on variables and feeds is
+cached until a variable changes, and a checkpoint of unchanged variables reuses the files of the one
+before.
 
-`journal_of(session)` tells how the values that its variables have now came about.  A value that
-was restored brings along what is known of its checkpoint.
+`journal_of(session)` says how its variables got their current values.  A restored value brings
+along what is known of its checkpoint.
 
-All of this shares a process with the student's code, and is no more than its claim.
+All of this shares a process with the student's code, so it is no more than a claim.
 """
 
 from __future__ import annotations
@@ -37,29 +37,31 @@ from tensorflow.python.client.session import BaseSession
 from autograder.kernel.subgraph import Subgraph, of_graph
 
 ANEW = 10
-KEPT_STEPS = 3  # whose feeds are kept
+KEPT_STEPS = 3  # steps whose feeds are kept
 KEPT_BYTES = 8 << 20  # of one fed array
-ENTRIES = 10_000  # of what is told of saves, and of evaluations
-SEPARATED = 6  # large files, one of a checkpoint
-CHECKPOINTS = 50  # of which it is known how they came about
-REMEMBERED = 256  # fetches
-REMEMBERED_BYTES = 1 << 20  # of one
-LATER = 100  # milliseconds within which the clock of a file system goes on
-SMALL_BYTES = 1 << 20  # of a file that is copied; a larger one gets another name
-WHOLE_BYTES = 1 << 20  # up to which an array is recognised by all of its bytes
-EVERY = 61  # of a larger one each so-many-th number counts: prime to the sides of images
+ENTRIES = 10_000  # most saves, and most evaluations, to record
+SEPARATED = 6  # large files, one per checkpoint
+CHECKPOINTS = 50  # checkpoints whose journals are kept
+REMEMBERED = 256  # cached fetches
+REMEMBERED_BYTES = 1 << 20  # of one cached fetch
+LATER = 100  # milliseconds within which a file system's clock ticks
+SMALL_BYTES = 1 << 20  # larger files are hard-linked rather than copied
+WHOLE_BYTES = 1 << 20  # larger arrays are identified by a sample
+EVERY = 61  # the stride of a sample: prime to the sides of images
 
 
 @dataclass
 class Journal:
-    """How the values of a session's variables came about.
+    """How a session's variables got their values.
 
-    steps: training steps since they were initialised.
-    sizes: how many steps had a batch of so many rows.
-    batches: checksums of some numbers of all batches.
-    first: what was fed in the first steps, by the names of tensors.
-    saves: (path as given, steps so far) of each checkpoint.
-    evaluated: how many rows were fed to look at the network after so many steps.
+    Attributes:
+        steps: training steps since they were initialised.
+        sizes: number of rows in a batch → number of steps with such a batch.
+        batches: checksums of a sample of each batch.
+        first: the feeds of the first steps, by the names of tensors.
+        saves: (path as given, steps so far) of each checkpoint.
+        evaluated: steps so far → rows that were fed then without training on them.
+
     """
 
     steps: int = 0
@@ -70,7 +72,7 @@ class Journal:
     evaluated: Counter[int] = field(default_factory=Counter)
 
     def copy(self) -> Journal:
-        """A journal that goes on by itself; what was fed is shared."""
+        """An independent copy; only the fed arrays are shared."""
         return replace(
             self,
             sizes=Counter(self.sizes),
@@ -83,19 +85,19 @@ class Journal:
 
 @dataclass(frozen=True)
 class _Files:
-    """Files with one beginning of their names, and what shows that they are still the same."""
+    """Files with a common prefix, and marks that show whether they are unchanged."""
 
     prefix: str
-    marks: Mapping[str, tuple[int, ...]]  # by ending
+    marks: Mapping[str, tuple[int, ...]]  # by suffix
 
     @classmethod
     def at(cls, prefix: str, *patterns: str) -> _Files:
-        """Those with one of the endings."""
+        """The files with one of these suffixes."""
         paths = [path for each in patterns for path in glob.glob(glob.escape(prefix) + each)]
         return cls(prefix, {path[len(prefix) :]: _mark(path) for path in paths})
 
     def link(self, prefix: str) -> bool:
-        """Give them other names, too; whether that could be done."""
+        """Give the files another prefix as well; returns whether that worked."""
         if not self.marks or prefix == self.prefix:
             return False
         try:
@@ -117,13 +119,13 @@ class _Files:
 
 
 def _copy_later(source: str, target: str) -> None:
-    """A copy that is younger than its source: who looks for the newest by its time finds it."""
+    """Copy a file so that the copy is newer: code may look for the newest by its time."""
     written = os.stat(source).st_mtime_ns
     for _ in range(LATER):
         shutil.copyfile(source, target)
         if os.stat(target).st_mtime_ns > written:
             break
-        time.sleep(0.001)  # a file system counts in milliseconds
+        time.sleep(0.001)  # file times advance in milliseconds
 
 
 def _mark(path: str) -> tuple[int, ...]:
@@ -139,21 +141,21 @@ class _Followed:
     trained: set[str] = field(default_factory=set)  # names of the variables that steps change
     version: int = 0  # of the variables
     remembered: dict[Any, list[Any]] = field(default_factory=dict)
-    saved: dict[str, tuple[int, _Files]] = field(default_factory=dict)  # by fetch, with version
+    saved: dict[str, tuple[int, _Files]] = field(default_factory=dict)  # by fetch, with the version
 
     def changed(self) -> None:
-        """A variable may have another value now."""
+        """Note that a variable may have a new value."""
         self.version += 1
         self.remembered.clear()
 
 
 _sessions: weakref.WeakKeyDictionary[Any, _Followed] = weakref.WeakKeyDictionary()
-_checkpoints: dict[str, Journal] = {}  # by path: what was known when it was written
+_checkpoints: dict[str, Journal] = {}  # by path: the journal when it was written
 _exported: weakref.WeakKeyDictionary[Any, tuple[Any, _Files, Any]] = weakref.WeakKeyDictionary()
-_links: dict[str, None] = {}  # files that share their content with another, the newest last
-_most: int | None = None  # training steps that are computed
-_done = 0  # training steps that were computed
-_asked = False  # whether the checks ask, and everything is to be computed
+_links: dict[str, None] = {}  # hard-linked files, newest last
+_most: int | None = None  # training steps to compute; None for all
+_done = 0  # training steps computed, in all sessions
+_asked = False  # whether the checks are asking, so that everything is computed
 _run: Callable[..., Any] = BaseSession.run
 _export: Callable[..., Any] = tf.train.Saver.export_meta_graph
 
@@ -169,13 +171,13 @@ def install(steps: int | None) -> None:
 
 
 def journal_of(session: Any) -> Journal:
-    """What is known of a session."""
+    """The journal of a session."""
     return _sessions.setdefault(session, _Followed()).journal
 
 
 @contextlib.contextmanager
 def suspended() -> Iterator[None]:
-    """Meanwhile everything is computed, and nothing counted."""
+    """Compute everything and count nothing until the block ends."""
     global _asked
     before, _asked = _asked, True
     try:
@@ -185,9 +187,9 @@ def suspended() -> Iterator[None]:
 
 
 def separate() -> None:
-    """Make files of their own of the newest checkpoints, as many as a Saver keeps by itself.
+    """Turn the newest hard links into separate files, as many as a Saver keeps by default.
 
-    A grader reads no file that has other names.
+    The grader refuses to read a file with a second name.
     """
     for path in list(_links)[-SEPARATED:]:
         with contextlib.suppress(FileNotFoundError):
@@ -204,12 +206,12 @@ def separate() -> None:
 def _followed_run(
     self: Any, fetches: Any, feed_dict: Any = None, options: Any = None, run_metadata: Any = None
 ) -> Any:
-    __tracebackhide__ = True  # a student's traceback ends in TensorFlow, as it does without us
+    __tracebackhide__ = True  # hides this frame from a student's traceback
     state = _sessions.setdefault(self, _Followed())
     compute = functools.partial(_run, self, fetches, feed_dict, options, run_metadata)
     try:
         request = _Request.of(self, fetches, feed_dict, compute)
-    except Exception:  # nothing that can be followed; the session itself says what is wrong
+    except Exception:  # not a call that can be followed; the session reports the error
         state.changed()
         return compute()
     if request.any("applying"):
@@ -230,9 +232,15 @@ def _followed_run(
 class _Request:
     """One call of `Session.run`.
 
-    leaves: the tensors and operations in `fetches`, and parts: what each of them does.
-    fed: the feed by names of tensors, as arrays.
-    compute: the call itself.
+    Attributes:
+        session: the session.
+        fetches: as given.
+        feed_dict: as given.
+        compute: makes the original call.
+        leaves: the tensors and operations in `fetches`.
+        parts: what each of the leaves does.
+        fed: the fed arrays, by the names of tensors.
+
     """
 
     session: Any
@@ -245,7 +253,7 @@ class _Request:
 
     @classmethod
     def of(cls, session: Any, fetches: Any, feed_dict: Any, compute: Callable[[], Any]) -> _Request:
-        """Raises whatever TensorFlow does when something in it is not of the session's graph."""
+        """Analyse a call.  Raises TensorFlow's errors for anything outside the session's graph."""
         graph = session.graph
         leaves = [graph.as_graph_element(leaf) for leaf in _flat(fetches)]
         parts = [of_graph(graph).behind(getattr(leaf, "op", leaf)) for leaf in leaves]
@@ -256,33 +264,33 @@ class _Request:
         return cls(session, fetches, feed_dict, compute, leaves, parts, fed)
 
     def any(self, what: str) -> bool:
-        """Whether one of the parts has this."""
+        """Whether one of the parts has this attribute set."""
         return any(getattr(part, what) for part in self.parts)
 
     @property
     def changes(self) -> set[str]:
-        """Names of the variables that may get other values."""
+        """Names of the variables that may get new values."""
         return {name for part in self.parts for name in part.changes}
 
     @property
     def numbers(self) -> dict[str, np.ndarray]:
-        """What is fed and is no text."""
+        """The fed arrays that are not text."""
         fed = sorted(self.fed.items())
         return {name: array for name, array in fed if array.dtype.kind in "biuf"}
 
     @property
     def rows(self) -> int:
-        """The largest number of rows among what is fed."""
+        """The largest number of rows among the fed arrays."""
         return max((len(array) for array in self.numbers.values() if array.ndim), default=0)
 
     @property
     def path(self) -> str:
-        """The one text that is fed: where a Saver writes or reads."""
+        """The only text that is fed: where a Saver writes or reads; "" unless there is just one."""
         texts = [a for a in self.fed.values() if a.dtype.kind in "SUO" and not a.ndim]
         return os.fsdecode(texts[0].item()) if len(texts) == 1 else ""
 
     def packed(self, values: list[Any]) -> Any:
-        """Values of the leaves in the arrangement of `fetches`; None for operations."""
+        """The values of the leaves in the structure of `fetches`; None for operations."""
         return _packed(
             self.fetches,
             iter(
@@ -293,7 +301,7 @@ class _Request:
 
 
 def _step(state: _Followed, request: _Request) -> Any:
-    """A training step: computed while it is one of the first, and counted."""
+    """Count a training step, and compute it if it is one of the first."""
     global _done
     __tracebackhide__ = True
     journal = state.journal
@@ -319,7 +327,7 @@ def _step(state: _Followed, request: _Request) -> Any:
 
 
 def _without_applying(state: _Followed, request: _Request) -> Any:
-    """What is fetched beside the step itself."""
+    """Compute whatever is fetched besides the step itself."""
     __tracebackhide__ = True
     known = of_graph(request.session.graph)
     try:
@@ -327,7 +335,7 @@ def _without_applying(state: _Followed, request: _Request) -> Any:
             known.without_applying(leaf) if part.applying else [leaf]
             for leaf, part in zip(request.leaves, request.parts, strict=True)
         ]
-    except Exception:  # a graph that cannot be taken apart
+    except Exception:  # the graph cannot be taken apart
         state.changed()
         return request.compute()
     if any(part.writing - part.applying for part in request.parts):
@@ -337,7 +345,7 @@ def _without_applying(state: _Followed, request: _Request) -> Any:
 
 
 def _write(state: _Followed, request: _Request) -> Any:
-    """Variables get other values; the journal is about the new ones."""
+    """Let variables get new values; the journal then describes the new ones."""
     __tracebackhide__ = True
     state.changed()
     values = request.compute()
@@ -352,7 +360,7 @@ def _write(state: _Followed, request: _Request) -> Any:
 
 
 def _save(state: _Followed, request: _Request) -> Any:
-    """A checkpoint; where no variable has changed since the last one, it is that one's files."""
+    """Write a checkpoint, or reuse the last one's files if no variable has changed since."""
     __tracebackhide__ = True
     name, path = request.leaves[0].name, request.path
     version, files = state.saved.get(name, (-1, _Files("", {})))
@@ -372,7 +380,7 @@ def _save(state: _Followed, request: _Request) -> Any:
 
 
 def _look(state: _Followed, request: _Request) -> Any:
-    """Values that are the same as long as no variable changes."""
+    """Compute values that stay the same until a variable changes, or take them from the cache."""
     __tracebackhide__ = True
     key = (
         tuple((type(leaf), leaf.name) for leaf in request.leaves),
@@ -389,7 +397,7 @@ def _look(state: _Followed, request: _Request) -> Any:
 
 
 def _content(array: np.ndarray) -> tuple[Any, ...]:
-    """What tells an array from others; of a large one also where it lies in memory."""
+    """A key that identifies an array; for a large one it includes the place in memory."""
     if array.dtype.kind not in "biuf":
         return array.dtype.str, repr(array.tolist())
     if array.nbytes <= WHOLE_BYTES:
@@ -399,7 +407,7 @@ def _content(array: np.ndarray) -> tuple[Any, ...]:
 
 
 def _some(array: np.ndarray) -> memoryview:
-    """Some of its numbers, few enough to look at in every step."""
+    """A sample of an array's numbers, small enough to read in every step."""
     return _bytes(array.reshape(-1)[::EVERY] if array.flags.c_contiguous else array[::EVERY])
 
 
@@ -410,7 +418,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 def _make_callable(
     self: Any, fetches: Any, feed_list: Any = None, accept_options: bool = False
 ) -> Callable[..., Any]:
-    """What `Session.make_callable` promises, by `Session.run`."""
+    """Replace `Session.make_callable` with a function that calls `Session.run`."""
 
     def call(*values: Any, **options: Any) -> Any:
         return self.run(fetches, dict(zip(feed_list or (), values, strict=True)), **options)
@@ -420,7 +428,7 @@ def _make_callable(
 
 @functools.wraps(_export)
 def _export_once(self: Any, filename: Any = None, *args: Any, **options: Any) -> Any:
-    """The graph that lies beside a checkpoint; an unchanged one is not written again."""
+    """Write the graph beside a checkpoint; an unchanged graph is not written again."""
     if not isinstance(filename, str):
         return _export(self, filename, *args, **options)
     of = repr((id(tf.get_default_graph()), tf.get_default_graph().version, args, options))
@@ -435,7 +443,7 @@ def _export_once(self: Any, filename: Any = None, *args: Any, **options: Any) ->
 
 
 def _flat(fetches: Any) -> Iterator[Any]:
-    """What lies in lists, tuples and mappings, however deep, in order."""
+    """The leaves of nested lists, tuples and mappings, in order."""
     if isinstance(fetches, list | tuple):
         for item in fetches:
             yield from _flat(item)
@@ -447,7 +455,7 @@ def _flat(fetches: Any) -> Iterator[Any]:
 
 
 def _packed(fetches: Any, values: Iterator[Any]) -> Any:
-    """The inverse of `_flat`: values in the arrangement of `fetches`."""
+    """The inverse of `_flat`: values in the structure of `fetches`."""
     if isinstance(fetches, tuple) and hasattr(fetches, "_fields"):
         return type(fetches)(*(_packed(item, values) for item in fetches))
     if isinstance(fetches, list | tuple):

@@ -1,6 +1,6 @@
-"""What a matplotlib figure shows, told as plain data: no judgement, and nothing is drawn.
+"""Describes what a matplotlib figure shows as plain data, without judging or rendering it.
 
-Places are fractions of the whole figure, (0, 0) its lower left corner.
+Positions are fractions of the whole figure, with (0, 0) at its lower left corner.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from matplotlib.text import Text
 
 TEXT_LENGTH = 200
 MOST_PIXELS = 1 << 20  # in one image
-SHADES = 33  # at which a colour map is looked at
+SHADES = 33  # points at which a colour map is sampled
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
 def told(figure: Any) -> dict[str, Any]:
     """The visible axes and texts of a figure.
 
-    Raises TypeError for what is no figure, ValueError for an image that is too large.
+    Raises TypeError for an object that is no figure, ValueError for an image that is too large.
     """
     if not isinstance(figure, Figure):
         raise TypeError(f"a {type(figure).__name__} is not a figure")
     beside = _colour_bars(figure)
     if beside and figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()  # the layout moves panels to make room for them
+        figure.draw_without_rendering()  # the layout moves panels to make room for colour bars
     size = np.asarray(figure.bbox.size, float)
     shown = [ax for ax in figure.axes if ax.get_visible() and ax not in beside]
     shown.sort(key=lambda ax: float(ax.get_zorder()))
@@ -42,7 +42,7 @@ def told(figure: Any) -> dict[str, Any]:
 
 
 def _colour_bars(figure: Figure) -> list[Axes]:
-    """The axes that explain the colours of others."""
+    """The axes of colour bars."""
     artists = [artist for ax in figure.axes for artist in (*ax.images, *ax.collections)]
     bars = [getattr(artist, "colorbar", None) for artist in artists]
     return [bar.ax for bar in bars if bar is not None]
@@ -67,17 +67,22 @@ def _axes(ax: Axes, size: np.ndarray) -> dict[str, Any]:
 
 
 def _box(corners: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Left, bottom, right and top of points (n, 2) of the screen."""
+    """Left, bottom, right and top of points (n, 2) in screen coordinates."""
     places = np.asarray(corners, float) / size
     return np.concatenate([places.min(axis=0), places.max(axis=0)])
 
 
 def _picture(artist: Any, size: np.ndarray) -> dict[str, Any]:
-    """An image or a mesh as it is seen: its first row is the upper one, however it was drawn.
+    """An image or a mesh as it is seen, upper row first however it was drawn.
 
-    data (rows, columns): what it shows; level: where this lies on the colour map, from 0 to 1;
-    colours: the map from its beginning to its end, as they look on white.  Pixels that bring their
-    colours along are shown by their luminance, on a map from black to white.
+    The result holds its box and:
+
+    data: the values it shows, (rows, columns).
+    level: their positions on the colour map, from 0 to 1.
+    colours: the map from its beginning to its end, on a white background.
+    limits: the values at the ends of the map.
+
+    Pixels that carry their own colours are shown by their luminance, on a map from black to white.
     """
     data, corners = _laid_out(artist)
     if data.size > MOST_PIXELS:
@@ -90,7 +95,7 @@ def _picture(artist: Any, size: np.ndarray) -> dict[str, Any]:
     else:
         data = np.ma.masked_invalid(np.ma.asarray(data, float))
         level = np.ma.asarray(artist.norm(data))
-        if level.dtype.kind in "iu":  # a norm that counts colours
+        if level.dtype.kind in "iu":  # the norm returns colour indices
             level = level / (artist.cmap.N - 1)
         low, high = (float("nan") if end is None else float(end) for end in artist.get_clim())
         colours = _on_white(artist.cmap(np.linspace(0, 1, SHADES)))
@@ -109,7 +114,10 @@ def _picture(artist: Any, size: np.ndarray) -> dict[str, Any]:
 
 
 def _laid_out(artist: Any) -> tuple[Any, np.ndarray]:
-    """An artist's array, and where it starts, and its first row and column end, on the screen."""
+    """An artist's array, and three of its corners on the screen.
+
+    These are its start, the end of its first row and the end of its first column.
+    """
     data = artist.get_array()
     if isinstance(artist, AxesImage):
         left, right, bottom, top = artist.get_extent()
@@ -125,7 +133,7 @@ def _laid_out(artist: Any) -> tuple[Any, np.ndarray]:
 
 
 def _on_white(colours: Any) -> np.ndarray:
-    """Red, green and blue, seen on white paper, of colours (…, 3 or 4)."""
+    """Red, green and blue of colours (…, 3 or 4) on a white background."""
     lit: np.ndarray = np.asarray(colours, float)
     if lit.shape[-1] == 4:
         alpha = lit[..., 3:]
@@ -134,7 +142,7 @@ def _on_white(colours: Any) -> np.ndarray:
 
 
 def _scatter(group: PathCollection) -> dict[str, Any]:
-    """Points (n, 2) in the axes' numbers, their sizes, and the outline (m, 2) of the marker."""
+    """Points (n, 2) in data coordinates, their sizes, and the outline (m, 2) of the marker."""
     paths = group.get_paths()
     return {
         "points": np.asarray(np.ma.getdata(group.get_offsets()), float),
@@ -144,14 +152,14 @@ def _scatter(group: PathCollection) -> dict[str, Any]:
 
 
 def _bars(ax: Axes) -> np.ndarray:
-    """Left, bottom, width and height of every bar, (n, 4), in the axes' numbers."""
+    """Left, bottom, width and height of every bar, (n, 4), in data coordinates."""
     found = [bar for group in ax.containers if isinstance(group, BarContainer) for bar in group]
     rows = [(bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()) for bar in found]
     return np.array(rows, float).reshape(-1, 4)
 
 
 def _texts(figure: FigureBase, shown: list[Axes]) -> Iterator[Text]:
-    """The texts of a figure, its parts and these axes; not those along an axis."""
+    """The texts of a figure, its subfigures and these axes, except those along an axis."""
     for child in (*figure.get_children(), *(c for ax in shown for c in ax.get_children())):
         if isinstance(child, Text) and child.get_visible() and child.get_text().strip():
             yield child

@@ -1,20 +1,19 @@
-"""Confines a freshly forked process, before any student code runs in it.
+"""Confines a freshly forked process before any student code runs in it.
 
-Two levels, by what the machine allows:
+There are two levels, depending on what the machine allows:
 
-``namespaces``  own mount, pid, network, ipc and host-name namespaces over everything below, and
-                a user of its own (for root) or a user namespace (for anyone else); the process
-                sees a file tree in which only Python, the system's libraries and its scratch
-                folder exist
-``landlock``    Landlock (files, TCP, abstract sockets, signals), seccomp, no_new_privs; for
+``namespaces``  own mount, pid, network, ipc and host-name namespaces on top of the level below, and
+                a user of its own (for root) or a user namespace (for anyone else); the process sees
+                a file tree that holds only Python, the system's libraries and its scratch folder
+``landlock``    Landlock (files, TCP, abstract sockets, signals), seccomp and no_new_privs; for
                 containers that forbid namespaces
 
-All of it must be applied while the process has one thread: Landlock and namespaces bind the
-calling thread and what it starts.  Every step raises OSError when the kernel refuses it; nothing
-here goes on without a protection it was asked for.
+All of this must be applied while the process has a single thread, since Landlock and namespaces
+bind the calling thread and what it starts.  Every step except `limit_capabilities` raises an error
+when Linux refuses it, so that no process continues without a protection that was requested.
 
-The published Landlock binding knows neither network nor scopes, so the three system calls are
-made here; seccomp goes through libseccomp.
+The published Landlock binding supports neither network rules nor scopes, so this module makes the
+three system calls itself; seccomp goes through libseccomp.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-# -- what may be read --------------------------------------------------------------------------
+# -- readable files ----------------------------------------------------------------------------
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("ld.so.cache", "fonts", "localtime", "nsswitch.conf", "matplotlibrc")
 DEVICES = ("null", "zero", "full", "random", "urandom")
-# Of the machine as a whole, no process in particular.
+# Entries about the machine as a whole, not about a process.
 PROC = """
     cpuinfo meminfo stat filesystems loadavg uptime version vmstat
     sys/kernel/osrelease sys/kernel/ostype sys/kernel/pid_max sys/vm/overcommit_memory
@@ -60,9 +59,9 @@ DEVICE_TREE = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
 
 def hidden() -> list[Path]:
-    """Folders of this project, which hold the hidden checks; never readable in a kernel.
+    """Folders of this project, which hold the hidden checks; a kernel can never read them.
 
-    A checkout is hidden as a whole, but for an environment in it.
+    A checkout is hidden as a whole, except for a virtual environment in it.
     """
     package = Path(__file__).resolve().parents[1]
     in_checkout = not (package / "data").resolve().is_relative_to(package)
@@ -71,18 +70,24 @@ def hidden() -> list[Path]:
 
 @dataclass
 class View:
-    """What a kernel may see: all that is below `whole`, and of `parts` the names in them."""
+    """The files that a kernel may see.
+
+    Attributes:
+        whole: paths that are shown with everything below them.
+        parts: folders that are shown with the names in them only.
+
+    """
 
     whole: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
 
     def has(self, path: str) -> bool:
-        """Whether `path` is shown, as far as it may be."""
+        """Whether `path` is already shown, as far as it may be."""
         inside = any(f"{path}/".startswith(f"{shown}/") for shown in self.whole)
         return inside or path in self.parts
 
     def add(self, path: str, excluded: list[Path]) -> None:
-        """Show `path`, or if something excluded lies in it, everything else in it."""
+        """Show `path` or, if it contains an excluded folder, everything else in it."""
         real = Path(path)
         if os.path.islink(path) or not any(other.is_relative_to(real) for other in excluded):
             self.whole.append(path)
@@ -94,10 +99,10 @@ class View:
 
 @functools.cache
 def readable() -> View:
-    """What a kernel may read: system libraries and Python, nothing of ours.
+    """The files that a kernel may read: system libraries and Python, but nothing of this project.
 
-    Where something of ours lies among it, as in `site-packages`, a kernel can list the folder, as
-    Python does to find what is installed, and read everything else in it.
+    If a folder such as `site-packages` contains something of this project, a kernel can list it, as
+    Python does to find installed packages, and read everything else in it.
     """
     excluded = hidden()
     python = [sys.prefix, sys.base_prefix, *sys.path, *_editable()]
@@ -105,7 +110,7 @@ def readable() -> View:
     view = View()
     for path in [*wanted, *map(os.path.realpath, filter(os.path.isabs, python))]:
         if os.path.islink(path) and not path.startswith("/etc"):
-            continue  # `enter_file_tree` makes the links of the system's folders itself
+            continue  # `enter_file_tree` creates the links of the system's folders itself
         ours = any(_lies_in(path, folder) for folder in excluded)
         if os.path.exists(path) and not ours and not view.has(path):
             view.add(path, excluded)
@@ -113,18 +118,18 @@ def readable() -> View:
 
 
 def _lies_in(path: str, folder: Path) -> bool:
-    """Whether `path` lies in our `folder`, and not in an environment in there."""
+    """Whether `path` lies in our `folder`, but not in a virtual environment in that folder."""
     environment = Path(os.path.realpath(sys.prefix))
     in_environment = environment.is_relative_to(folder) and Path(path).is_relative_to(environment)
     return Path(path).is_relative_to(folder) and not in_environment
 
 
 def _editable() -> Iterator[str]:
-    """Where packages lie that setuptools installed in place: on no path, but in a table."""
+    """Paths of packages that setuptools installed as editable: listed in a table, on no path."""
     for name, module in list(sys.modules.items()):
         if name.startswith("__editable__"):
             for package in getattr(module, "MAPPING", {}).values():
-                # A module is named without its ending.
+                # A module is named without its suffix.
                 yield package if os.path.isdir(package) else f"{package}.py"
 
 
@@ -146,14 +151,14 @@ _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOATIME, _ATTR_ATIMES = 0x1, 0x2,
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
 
-FIRST_UID = 0x60000000  # beyond every range that distributions give to people and containers
+FIRST_UID = 0x60000000  # above every range that distributions assign to people and containers
 
 
 def enter_namespaces() -> None:
-    """Leave the machine's namespaces; the next fork is process 1 of the new ones.
+    """Leave the machine's namespaces; the next fork becomes process 1 of the new ones.
 
-    Root needs no user namespace for this, and takes a user of its own later (`become_nobody`);
-    anyone else gets the right to it from one.
+    Root needs no user namespace for this and takes a user of its own later (`become_nobody`);
+    anyone else gets the necessary rights from one.
     """
     uid, gid = os.geteuid(), os.getegid()
     wanted = [flag for name, flag in _CLONE.items() if uid != 0 or name != "NEWUSER"]
@@ -167,19 +172,19 @@ def enter_namespaces() -> None:
 def enter_file_tree(readable: list[str], writable: list[str]) -> None:
     """Build a file tree of these paths and make it the root; called as process 1.
 
-    What lies above them can be entered and listed by all, whatever the umask was.
+    Everyone can enter and list the folders above these paths, whatever the umask.
     """
     os.umask(0o022)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     devices = [f"/dev/{name}" for name in DEVICES]
     links = {p: os.readlink(p) for p in (*SYSTEM, *readable) if _is_link_to_make(p)}
-    # Opened before anything is mounted over the folder they lie in.
+    # Open these before anything is mounted over the folders they lie in.
     sources = [
         (path, os.open(path, os.O_PATH | os.O_CLOEXEC))
         for path in (*readable, *devices, *writable)
         if path not in links
     ]
-    root = tempfile.gettempdir()  # only in this namespace
+    root = tempfile.gettempdir()  # in this namespace only
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for path, descriptor in sources:
         target = root + path
@@ -190,7 +195,7 @@ def enter_file_tree(readable: list[str], writable: list[str]) -> None:
             open(target, "w").close()
         _mount(f"/proc/self/fd/{descriptor}", target, None, _MS_BIND | _MS_REC)
         attributes = _ATTR_NOSUID | (0 if path in writable else _ATTR_RDONLY)
-        if os.geteuid() == 0:  # others may not change how a mount keeps access times
+        if os.geteuid() == 0:  # only root may change a mount's access-time mode
             attributes |= _ATTR_NOATIME
         _set_attributes(target, attributes | (0 if path in devices else _ATTR_NODEV))
         os.close(descriptor)
@@ -207,14 +212,14 @@ def enter_file_tree(readable: list[str], writable: list[str]) -> None:
 
 
 def _is_link_to_make(path: str) -> bool:
-    """Whether to make a link, rather than to show what it leads to (as for files in /etc)."""
+    """Whether to create a link instead of showing its target (as for files in /etc)."""
     return os.path.islink(path) and not path.startswith("/etc")
 
 
 def become_nobody(own: list[str], number: int) -> None:
     """As root, become a user that owns only the folders `own`; otherwise do nothing.
 
-    `number` (of the process) makes the user different from that of any other running kernel.
+    The process number `number` gives each running kernel a different user.
     """
     if os.geteuid() != 0:
         return
@@ -227,7 +232,7 @@ def become_nobody(own: list[str], number: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    # A process that changed its user may not be looked at, not even by itself.
+    # After a change of user, Linux denies access to /proc/self unless the process is dumpable.
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")
 
 
@@ -250,25 +255,24 @@ def _set_attributes(target: str, attributes: int, recursive: bool = True) -> Non
 
 
 def limit_capabilities() -> None:
-    """Keep programs started later from getting capabilities; before the user is changed.
+    """Keep programs started later from gaining capabilities; called before the user changes.
 
-    Does what a process without CAP_SETPCAP can, which is nothing, and has nothing to fear:
-    `no_new_privileges` holds for all.
+    Without CAP_SETPCAP this does nothing.  That is safe, since `no_new_privileges` always applies.
     """
     for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break  # beyond the last capability this kernel knows, or not allowed
+            break  # beyond Linux's last capability, or not allowed
 
 
 def drop_capabilities() -> None:
-    """Give up every capability."""
+    """Drop every capability."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     nothing = (ctypes.c_uint32 * 6)()
     _checked(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")
 
 
 def end_with_parent() -> None:
-    """Let the kernel end this process when the warm interpreter ends."""
+    """Let Linux kill this process when the warm interpreter ends."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
 
 
@@ -277,7 +281,7 @@ def end_with_parent() -> None:
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 _READ_FILE, _READ_DIR, _EXECUTE = 1 << 2, 1 << 3, 1 << 0
 _ALL_FS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-_DEVICE_NODES = (1 << 6) | (1 << 11)  # making character and block devices
+_DEVICE_NODES = (1 << 6) | (1 << 11)  # creating character and block devices
 _FILE_RIGHTS = _EXECUTE | (1 << 1) | _READ_FILE | (1 << 14) | (1 << 15)
 _TCP = 0b11  # bind and connect
 _SCOPES = 0b11  # abstract Unix sockets, signals
@@ -293,16 +297,16 @@ class _PathBeneath(ctypes.Structure):
 
 
 def landlock_abi() -> int:
-    """Version of the kernel's Landlock interface; 0 when it has none."""
+    """The version of Linux's Landlock interface; 0 if there is none."""
     return max(0, int(_libc.syscall(_SYS_LANDLOCK_CREATE, None, 0, 1)))
 
 
 def restrict_files(read: list[str], names: list[str], write: list[str]) -> None:
-    """Allow reading below `read`, everything but device nodes below `write`, nothing else.
+    """Allow reading below `read` and everything but device nodes below `write`; deny the rest.
 
-    Below `names` folders may be listed, though nothing in them be read.
-    Also forbids TCP (interface 4 and later), and abstract sockets and signals to processes
-    outside (6 and later).  Raises OSError when the kernel has no Landlock.
+    Folders below `names` can be listed, but files in them cannot be read.  This also forbids TCP
+    (interface 4 and later), and abstract sockets and signals to processes outside (6 and later).
+    Raises OSError when Linux has no Landlock.
     """
     abi = landlock_abi()
     if abi < 1:
@@ -317,7 +321,7 @@ def restrict_files(read: list[str], names: list[str], write: list[str]) -> None:
     for paths, rights in ((read, reading), (names, _READ_DIR), (write, fs & ~_DEVICE_NODES)):
         for path in paths:
             if _is_link_to_make(path):
-                continue  # a right belongs to what a link leads to
+                continue  # rights apply to a link's target
             parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
             is_folder = stat.S_ISDIR(os.fstat(parent).st_mode)
             rule = _PathBeneath(rights & fs & (~0 if is_folder else _FILE_RIGHTS), parent)
@@ -330,7 +334,7 @@ def restrict_files(read: list[str], names: list[str], write: list[str]) -> None:
 
 
 def no_new_privileges() -> None:
-    """No program started from here gains rights by a set-user bit."""
+    """Keep programs started from here from gaining rights through a set-user-ID bit."""
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
@@ -352,13 +356,13 @@ _FORBIDDEN = tuple(
     flock mincore
 """.split()
 )
-# Landlock does not govern these; without a mount namespace they reach the grader's own files.
+# Landlock does not cover these; without a mount namespace they reach the grader's own files.
 _ATTRIBUTES = """
     chmod fchmod fchmodat fchmodat2 chown fchown fchownat lchown utime utimes utimensat futimesat
     setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
 """.split()
 _SIGNALS = "kill tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal pidfd_open".split()
-# They name a process by number, 0 for the calling one; so they reach every process of a user.
+# These take a process number, 0 for the caller, so they reach every process of the same user.
 _OF_A_PROCESS = {
     "prlimit64": 0,
     "sched_setaffinity": 0,
@@ -366,27 +370,27 @@ _OF_A_PROCESS = {
     "sched_setparam": 0,
     "setpriority": 1,
 }
-# Linux numbers its calls alike everywhere from 424 on.  Of those beyond 439 these are harmless:
-# epoll_pwait2, Landlock's three, futex_waitv, map_shadow_stack, futex_wait, mseal.
+# From 424 on, Linux numbers its system calls alike on every architecture.  Beyond 439, these are
+# harmless: epoll_pwait2, Landlock's three, futex_waitv, map_shadow_stack, futex_wait, mseal.
 _NEW_CALLS = range(440, 512)
 _HARMLESS_NEW = {441, 444, 445, 446, 449, 453, 455, 462}
-_INT = 0xFFFFFFFF  # what the kernel looks at of an argument that is an int
+_INT = 0xFFFFFFFF  # the bits of an int argument that Linux reads
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
-# All kernels read the same libraries: who can lock, watch or lease such a file, can signal.
-_LOCKS = range(5, 8), range(36, 39), (1024, 1025, 1026)  # of a process, of a file, others
+# All kernels read the same library files: a lock, lease or watch on one is a covert channel.
+_LOCKS = range(5, 8), range(36, 39), (1024, 1025, 1026)  # POSIX, open-file; leases, notices
 _FUTEX_WAIT, _FUTEX_WAKING, _FUTEX_PRIVATE, _FUTEX_COMMAND = 0, (1, 2, 3, 4, 5, 10), 0x80, 0x7F
 _FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
 
 
 def restrict_calls(level: str) -> None:
-    """Forbid system calls that no notebook needs; see `forbidden_calls`.
+    """Forbid system calls that no notebook needs (see `forbidden_calls`).
 
     Raises OSError or RuntimeError.
     """
     rules = forbidden_calls(level)
     if level == LANDLOCK and landlock_abi() < 6:
-        # Needed by abort(); a process forked later ends by another signal then.
+        # abort() sends tgkill to its own process; in one forked later it ends by another signal.
         import pyseccomp as seccomp
 
         refuse = seccomp.ERRNO(errno.EPERM)
@@ -396,15 +400,18 @@ def restrict_calls(level: str) -> None:
 
 @functools.cache
 def forbidden_calls(level: str) -> Any:
-    """The seccomp filter of a level, the same for every process; takes some time to make.
+    """The seccomp filter of a level, which is cached because it takes some time to build.
 
-    No sockets but connected pairs and those that a kernel was given, on which it accepts its
-    client; none can be connected or made to listen, and no descriptor can be handed over.  No
-    new sessions or process groups, so that a signal to the group reaches every process of a
-    submission.  No memory that belongs to no process, no signals that a descriptor sends, no
-    limits and priorities of other processes, and no system call younger than this list.  No
-    locks, leases, notices or residence of files, and no waking of who waits on a page of one:
-    kernels that run at one time read the same files.
+    It forbids:
+
+    - sockets, except connected pairs and those that the kernel was given to accept its client on;
+      none can be connected or made to listen, and no descriptor can be passed on;
+    - new sessions and process groups, so that a signal to the group reaches every process of a
+      submission;
+    - memory that belongs to no process, signals sent through a descriptor, limits and priorities of
+      other processes, and system calls newer than this list;
+    - locks, leases, notifications and residency of files, and waking others that wait on a page of
+      a file, since kernels that run at the same time read the same files.
     """
     import pyseccomp as seccomp
 
@@ -428,10 +435,10 @@ def forbidden_calls(level: str) -> Any:
     for name, position in _OF_A_PROCESS.items():
         rules.add_rule(refuse, name, seccomp.Arg(position, seccomp.NE, 0))
     rules.add_rule(refuse, "setpriority", seccomp.Arg(0, seccomp.NE, os.PRIO_PROCESS))
-    # To every process that it may signal: process 1 of a namespace is spared, any other kernel
-    # would end with them, and its score would depend on the level.
+    # kill(-1) signals every process it can reach.  Process 1 of a namespace is spared, but any
+    # other kernel would end as well, and its score would depend on the level.
     rules.add_rule(refuse, "kill", seccomp.Arg(0, seccomp.MASKED_EQ, _INT, _INT))
-    # ZeroMQ names its own threads by number, and asks for what they have.
+    # ZeroMQ passes its own threads by number, but asks for the policy they already have.
     others = seccomp.Arg(0, seccomp.NE, 0), seccomp.Arg(1, seccomp.NE, os.SCHED_OTHER)
     rules.add_rule(refuse, "sched_setscheduler", *others)
     for call, commands in (
@@ -441,14 +448,14 @@ def forbidden_calls(level: str) -> Any:
         for command in commands:
             rules.add_rule(refuse, call, seccomp.Arg(1, seccomp.MASKED_EQ, _INT, command))
     shared = _FUTEX_PRIVATE | _FUTEX_COMMAND
-    for command in _FUTEX_WAKING:  # a thread that ends is waited for by no call of these
+    for command in _FUTEX_WAKING:  # joining a thread needs none of these calls
         rules.add_rule(refuse, "futex", seccomp.Arg(1, seccomp.MASKED_EQ, shared, command))
-    # Who cannot be woken must not fall asleep: C++ waits in this way for a static variable that
-    # another thread is making.  With "it has changed, look again" it looks until it is made.
+    # A thread that cannot be woken must not sleep.  C++ waits like this for a static variable that
+    # another thread initialises; with EAGAIN ("the value has changed") it polls instead.
     again = seccomp.ERRNO(errno.EAGAIN)
     rules.add_rule(again, "futex", seccomp.Arg(1, seccomp.MASKED_EQ, shared, _FUTEX_WAIT))
-    rules.add_rule(refuse, "preadv2", seccomp.Arg(5, seccomp.NE, 0))  # "only what is in memory"
-    # The one refusal that ZeroMQ takes for an answer when it asks for network devices.
+    rules.add_rule(refuse, "preadv2", seccomp.Arg(5, seccomp.NE, 0))  # NOWAIT shows what is cached
+    # The only error that ZeroMQ accepts when it asks for network devices.
     no_family = seccomp.ERRNO(errno.EOPNOTSUPP)
     rules.add_rule(no_family, "socket")
     family, kind = 0, 1
@@ -462,7 +469,7 @@ def forbidden_calls(level: str) -> Any:
             rules.add_rule(refuse, "socketpair", *wanted)
     for flag in _CLONE.values():
         rules.add_rule(refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
-    # clone3 hides its flags in memory; told that it does not exist, the C library uses clone.
+    # clone3 keeps its flags in memory, out of reach; with ENOSYS the C library falls back to clone.
     rules.add_rule(unknown, "clone3")
     rules.add_rule(refuse, "prctl", seccomp.Arg(0, seccomp.MASKED_EQ, _INT, _PR_SET_PDEATHSIG))
     for call, mode in (("mknod", 1), ("mknodat", 2)):

@@ -1,9 +1,9 @@
-"""Reads a submitted notebook, in a process of its own that has run no student code.
+"""Reads a submitted notebook, in a separate process that has run no student code.
 
-A stranger's JSON may cost any time and memory, so it is parsed here, within bounds.  Of each cell
-only what a grading needs goes on, as plain arrays that the grader need not parse again: its type,
-what stands in it, its `grade_id` and its id.  Outputs, attachments and all other metadata count
-for nothing and go no further.
+A stranger's JSON may take any amount of time and memory to parse, so it is parsed here, within
+limits.  Only what grading needs of each cell is passed on, as plain arrays that the grader need not
+parse again: its type, its source, its `grade_id` and its id.  Outputs, attachments and all other
+metadata are dropped.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import numpy as np
 from autograder import wire
 
 CELL_LIMIT = 5000
-TEXT_LIMIT = 4 << 20  # bytes of what stands in all cells
-NAME_LIMIT = 200  # characters of a `grade_id` or cell id; nobody gives longer ones
+TEXT_LIMIT = 4 << 20  # bytes of source, `grade_id` and id of all cells
+NAME_LIMIT = 200  # characters of a `grade_id` or cell id; real ones are shorter
 KINDS = ("code", "markdown", "raw")
-ABSENT = -1  # the length of a text that is not there
-MESSAGE_LIMIT = 150  # characters of why nothing could be read
+ABSENT = -1  # the length of an absent text
+MESSAGE_LIMIT = 150  # characters of an error message
 AGAIN = "save it in Jupyter and hand it in again"
-# How a file begins that an editor has saved in another encoding than UTF-8.
+# Byte order marks that editors write.
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16 does
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16, so it comes first
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# What is handed in by mistake, by how it begins.
+# Files handed in by mistake, by how they begin.
 _OTHERS = {
     "<": "it is a web page; download the notebook itself, a file that begins with {",
     "PK\x03\x04": "it is a zip archive or an office document; hand in the notebook itself",
@@ -42,20 +42,21 @@ _OTHERS = {
     "version https://git-lfs": "it is what Git LFS leaves in a file's place; run `git lfs pull`",
 }
 _MERGE = re.compile(r"^(<{7}|\|{7}|={7}|>{7})(?=\s|$)", re.MULTILINE)
-# What nbformat needs of a cell, in whatever version of the format, to bring it to version 4.
+# The fields of a cell that nbformat needs to convert any version of the format to version 4.
 _KEPT = ("cell_type", "source", "input", "level", "language", "id", "metadata")
 
 
 class Unreadable(ValueError):
-    """What was handed in is no notebook, or too much of one; the text says why."""
+    """The file is no notebook, or exceeds the limits; the text says why."""
 
 
 def parsed(data: bytes) -> dict[str, np.ndarray]:
-    """What counts of a notebook's cells.
+    """The parts of a notebook's cells that count, as arrays.
 
-    kinds: position in `KINDS` of each cell's type, uint8 (cells,); lengths: bytes of its source,
-    `grade_id` and id, int64 (cells, 3), `ABSENT` for what it has not; text: those texts one after
-    the other in UTF-8, uint8 (bytes,).
+    kinds: the position in `KINDS` of each cell's type, uint8 (cells,).
+    lengths: the bytes of its source, `grade_id` and id, int64 (cells, 3), `ABSENT` for an absent
+        one.
+    text: those texts, one after the other in UTF-8, uint8 (bytes,).
 
     Raises Unreadable, and whatever nbformat raises for malformed content.
     """
@@ -67,7 +68,7 @@ def parsed(data: bytes) -> dict[str, np.ndarray]:
         marks = cell.metadata.get("nbgrader")
         name = marks.get("grade_id") if isinstance(marks, dict) else None
         kinds.append(KINDS.index(cell.cell_type) if cell.cell_type in KINDS else KINDS.index("raw"))
-        # What is half a character cannot be kept: this raises.
+        # This raises for a lone surrogate, which cannot be encoded.
         encoded = [cell.source.encode("utf-8"), _name(name), _name(cell.get("id"))]
         lengths.append([ABSENT if text is None else len(text) for text in encoded])
         texts += [text for text in encoded if text is not None]
@@ -82,9 +83,9 @@ def parsed(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _decoded(data: bytes) -> str:
-    """The text of a file, without what may stand around it: a byte order mark, zero bytes.
+    """The text of a file, without a byte order mark or zero bytes around it.
 
-    What is no character becomes one that says so: it stands in a comment, as a rule.
+    Undecodable bytes become replacement characters; they are usually in a comment.
     """
     encoding = next((name for mark, name in _ENCODINGS if data.startswith(mark)), "utf-8")
     if data[:4:2] == b"\0\0" and data[1:2] != b"\0":
@@ -100,7 +101,7 @@ def _decoded(data: bytes) -> str:
 def _tree(text: str) -> dict[str, Any]:
     """The JSON object that the text begins with.
 
-    Raises Unreadable when there is none, with what its author can do.
+    Raises Unreadable when there is none, with advice to the author.
     """
     try:
         tree, _ = json.JSONDecoder(strict=False).raw_decode(text)
@@ -137,7 +138,7 @@ def _name(text: object) -> bytes | None:
 
 
 def _outline(tree: dict[str, Any]) -> dict[str, Any]:
-    """The notebook without what counts for nothing, which may be most of it."""
+    """The notebook without the parts that do not count, which may be most of it."""
     outline: dict[str, Any] = {
         k: tree[k] for k in ("nbformat", "nbformat_minor", "cells") if k in tree
     }
@@ -158,7 +159,7 @@ def _outline(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _bare(cell: Any) -> Any:
     if not isinstance(cell, dict):
-        return cell  # nbformat says what is wrong with it
+        return cell  # nbformat will report it
     bare = {key: cell[key] for key in _KEPT if key in cell}
     marks = bare["metadata"].get("nbgrader") if isinstance(bare.get("metadata"), dict) else None
     name = marks.get("grade_id") if isinstance(marks, dict) else None

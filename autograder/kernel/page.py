@@ -1,9 +1,9 @@
-"""Renders a notebook as an HTML page, in a process of its own that has run no student code.
+"""Renders a notebook as an HTML page, in a separate process that has run no student code.
 
-A stranger's text may cost the parsers any time, and what cleans its HTML as well: some of their
-patterns take quadratic time.  So each text has a budget of processor time for both, and is shown as
-it was written if it does not fit; the process as a whole is bounded from outside.  The page loads
-nothing: formulas are MathML, which browsers typeset.
+A stranger's text may cost the parsers any amount of time, and the HTML cleaner too, since some of
+their patterns take quadratic time.  Each text therefore has a budget of processor time for both,
+and is shown as plain text if it exceeds that; the process as a whole is limited from outside.  The
+page loads nothing: formulas are MathML, which browsers typeset.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from autograder import wire
 
-TEXT_SECONDS = 1.0  # of processor time for one text
+TEXT_SECONDS = 1.0  # processor time for one text
 PAGE_SECONDS = 4.0  # and for all texts of a page
-PLAIN_LIMIT = 20_000  # characters of a text that is shown as it was written
+PLAIN_LIMIT = 20_000  # characters of a text that are shown as plain text
 LATEX_LIMIT = 2000  # characters of one formula
 AS_WRITTEN = "Shown as plain text: it would take too long to lay it out."
-# What MathML Core knows; links, styles and everything else are left out.
+# The elements and attributes of MathML Core; links, styles and everything else are left out.
 _ELEMENTS = frozenset(
     """
     math merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms
@@ -50,12 +50,12 @@ _ATTRIBUTES = frozenset(
     scriptlevel separator stretchy symmetric voffset width
 """.split()
 )
-# Where a formula stands in the page until all student HTML has been cleaned.
+# A formula's placeholder in the page until all student HTML has been cleaned.
 _PLACE = re.compile(r'<span class="formula-(inline|block)">([^<]*)</span>')
 
 
 class _TooLong(BaseException):
-    """A text's time is over; no library takes this for an error of its own."""
+    """A text's time is over; a BaseException, so that no library handles it."""
 
 
 class _Clean(str):
@@ -67,7 +67,7 @@ class _Clean(str):
 class Budget:
     """Processor time for the texts of one page.
 
-    seconds: for all of them; none at all shows each as it was written.
+    seconds: for all of them; with 0, every text is shown as plain text.
     """
 
     def __init__(self, seconds: float = PAGE_SECONDS) -> None:
@@ -78,12 +78,12 @@ class Budget:
         raise _TooLong
 
     def within(self, make: Callable[[], str], plain: Callable[[], str]) -> str:
-        """What `make` returns, or `plain` when the text's time is over before."""
+        """The result of `make`, or of `plain` when the text's time runs out first."""
         started = time.process_time()
         try:
             if self.left <= 0:
                 raise _TooLong
-            # Again and again: a library may drop the first in a place where none can be raised.
+            # Repeat: a library may swallow the first exception where none can be raised.
             signal.setitimer(signal.ITIMER_PROF, min(TEXT_SECONDS, self.left), 0.1)
             try:
                 made = make()
@@ -96,7 +96,7 @@ class Budget:
 
 
 def as_written(text: str) -> str:
-    """A text as HTML that looks like the text, as far as `PLAIN_LIMIT`."""
+    """A text as HTML that looks like the text, up to `PLAIN_LIMIT` characters."""
     rest = "" if len(text) <= PLAIN_LIMIT else "\n… (the rest is left out)"
     return f"{html.escape(text[:PLAIN_LIMIT])}{rest}"
 
@@ -116,14 +116,14 @@ def formula(latex: str, display: str) -> str:
         return source
     try:
         math = convert_to_element(latex, display=display)
-    except Exception:  # a student's formula may be anything, and the library's errors are many
+    except Exception:  # a student's formula may be anything, and the library raises many kinds
         return source
     for element in math.iter():
         if element.tag not in _ELEMENTS:
             return source
         for name in set(element.attrib) - _ATTRIBUTES:
             del element.attrib[name]
-        # The library writes characters as references, and would leave markup in a text as it is.
+        # Undo the library's character references; ElementTree then escapes all markup in the text.
         element.text = html.unescape(element.text or "") or None
         element.tail = html.unescape(element.tail or "") or None
     math.set("xmlns", "http://www.w3.org/1998/Math/MathML")
@@ -147,7 +147,7 @@ class _Markdown(IPythonRenderer):  # type: ignore[misc]
 
 
 class Page(HTMLExporter):  # type: ignore[misc]
-    """nbconvert's HTML, each text within a budget, with formulas as MathML."""
+    """nbconvert's HTML, with each text within a budget and formulas as MathML."""
 
     def __init__(self, budget: Budget, **settings: Any) -> None:
         self._budget = budget
@@ -155,7 +155,7 @@ class Page(HTMLExporter):  # type: ignore[misc]
 
     @jinja2.pass_context
     def markdown2html(self, context: jinja2.runtime.Context, source: str) -> str:
-        """Render Markdown as nbconvert does, but for formulas."""
+        """Render Markdown as nbconvert does, except for formulas."""
         renderer = _Markdown(
             escape=False,
             attachments=context.get("cell", {}).get("attachments", {}),
@@ -196,7 +196,7 @@ class Page(HTMLExporter):  # type: ignore[misc]
             "highlight_code": functools.partial(self._highlighted, highlight),
             "ansi2html": self._coloured,
             "clean_html": self._cleaned,
-            # It mends links of notebooks that nobody writes any more, in quadratic time.
+            # nbconvert's filter fixes links of obsolete notebooks, in quadratic time.
             "strip_files_prefix": lambda text: text,
         }
         page, resources = super().from_notebook_node(nb, resources, **kw)
@@ -210,7 +210,7 @@ class Page(HTMLExporter):  # type: ignore[misc]
 
 
 def prepare_forks() -> None:
-    """Make a small page: half of the time that one takes goes into patterns and parsers."""
+    """Render a small page: half of the time one takes goes into building patterns and parsers."""
     text = "# a\n*b* `c` [d](e) $x^2$\n\n- f\n\n```python\ng\n```\n"
     cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("x = 1")]
     page = Page(Budget(), sanitize_html=True, template_name="classic")
@@ -220,8 +220,8 @@ def prepare_forks() -> None:
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The answer to ``{"op": "page", "data": JSON}``: ``{"page": its text in UTF-8}``.
 
-    The JSON is ``{"notebook", "resources", "settings" (nbconvert's), "templates" (folders that
-    come first), "seconds" (of the budget)}``.
+    The JSON is ``{"notebook", "resources", "settings" (nbconvert's), "templates" (folders that take
+    precedence), "seconds" (of the budget)}``.
     """
     identity = question.get("id")
     try:

@@ -1,14 +1,14 @@
 """Answers the checks' questions from inside the kernel: plain values, no judgement.
 
-The student's code shares this process and may have changed anything in it, so every answer
-is no more than a claim.  The checks believe arrays they can test, and nothing else.
+The student's code shares this process and may have changed anything in it, so every answer is no
+more than a claim.  The checks believe arrays that they can test, and nothing else.
 
-A question is ``{"id", "op", …}``; the answer ``{"id", "value"}`` or ``{"id", "error",
+A question is ``{"id", "op", …}``; the answer is ``{"id", "value"}`` or ``{"id", "error",
 "message"}``, where `error` is ``missing`` (no such name), ``unfit`` (an object of another kind),
 ``todo`` (a NotImplementedError) or ``raised`` (any other exception).
 
-Graph tensors are evaluated in sessions of the responder's own (`open_session`), so that asking
-never disturbs the variables in the student's session; the session name ``student`` means the
+Graph tensors are evaluated in the responder's own sessions (`open_session`), so that questions
+never disturb the variables in the student's session; the session name ``student`` means the
 student's own `sess`.
 """
 
@@ -27,8 +27,8 @@ from IPython import get_ipython
 from autograder import wire
 from autograder.kernel import fast_forward, figures
 
-MESSAGE_LIMIT = 20_000  # TensorFlow tells the cause behind a long trace
-# Most of what is asked is run once: optimising the graph for it would take longer than it does.
+MESSAGE_LIMIT = 20_000  # TensorFlow puts the cause after a long trace
+# Most fetches run once: optimising the graph would take longer than running it.
 RUN_AS_IT_IS = tf.ConfigProto()
 RUN_AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
 RUN_AS_IT_IS.graph_options.optimizer_options.opt_level = tf.OptimizerOptions.L0
@@ -40,7 +40,7 @@ class Missing(Exception):
 
 
 class Unfit(Exception):
-    """What the question is about is no such thing; the text says what it is."""
+    """The object in question is of the wrong kind; the text says which kind it is."""
 
 
 class Responder:
@@ -73,7 +73,7 @@ class Responder:
     # -- names -----------------------------------------------------------------------------
 
     def _find(self, name: str) -> Any:
-        """The object called `name`: a notebook variable, `owner.attribute`, or a node `a/b:0`."""
+        """The object called `name`: a notebook variable or `owner.attribute`."""
         head, _, rest = name.partition(".")
         if head not in self.namespace:
             raise Missing(name)
@@ -88,8 +88,7 @@ class Responder:
     def _argument(self, value: Any) -> Any:
         """`value`, with the notebook's own object `n` in place of every ``{"name": n}``.
 
-        ``{"lent": array}`` stands for the array as others may hold it: it can only be read, and
-        is no single piece of memory.
+        ``{"lent": array}`` becomes a read-only array that is not contiguous in memory.
         """
         if isinstance(value, dict) and set(value) == {"name"}:
             return self._find(value["name"])
@@ -128,9 +127,9 @@ class Responder:
 
     @contextlib.contextmanager
     def _asked(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
-        """What a notebook function returns in the graph in which the notebook would call it.
+        """The result of a notebook function, in the graph in which the notebook would call it.
 
-        One that remembers its answers must not remember a tensor of any other graph.
+        A function that caches its results must not cache a tensor of any other graph.
         """
         function = self._find(name)
         if not callable(function):
@@ -143,7 +142,7 @@ class Responder:
         try:
             yield result
         finally:
-            # What only this question has made, a variable for example, is not the notebook's.
+            # Remove what only this question has made, such as a variable, from the collections.
             made = _collections(graph) != before
             if made and function(*arguments, **keywords) is not result:
                 for key in graph.collections:
@@ -152,7 +151,7 @@ class Responder:
     def _evaluated(self, result: Any) -> Any:
         if isinstance(result, tf.Tensor | tf.Variable):
             with tf.Session(graph=result.graph, config=RUN_AS_IT_IS) as session:
-                # It may be one that its graph does not list.
+                # The variable may be missing from its graph's collections.
                 own = [result] if isinstance(result, tf.Variable) else []
                 variables = {v.op.name: v for v in [*_variables(result.graph), *own]}
                 session.run([v.initializer for v in _needed([result], variables)])
@@ -164,10 +163,10 @@ class Responder:
     # -- graphs ----------------------------------------------------------------------------
 
     def op_open_session(self, session: str, of: str, values: dict[str, Any]) -> None:
-        """A new session on the graph of tensor `of`: `values` loaded, what remains initialised.
+        """A new session on the graph of tensor `of`: `values` loaded, other variables initialised.
 
-        That is done when it is first needed, for most questions need neither the weights of all
-        layers nor Adam's two numbers for each of them.
+        Each variable is initialised when it is first needed: most questions need neither the
+        weights of all layers nor Adam's two numbers for each weight.
         """
         graph = self._graph(of)
         given = [self._variable(name, graph) for name in values]
@@ -189,7 +188,7 @@ class Responder:
             self.blank.get(session, {}).pop(variable.op.name, None)
 
     def _initialise_for(self, session: str, nodes: list[Any]) -> None:
-        """Initialise, in a session of ours, the variables on which these nodes depend."""
+        """Initialise the variables that these nodes depend on, in one of our own sessions."""
         blank = self.blank.get(session)
         if not blank:
             return
@@ -217,7 +216,7 @@ class Responder:
     def op_run(
         self, session: str, fetch: list[str], feed: dict[str, Any], times: int = 1
     ) -> list[Any]:
-        """`session.run(fetch, feed)`, `times` times; the last values (None for operations)."""
+        """Run `session.run(fetch, feed)` `times` times; the last values (None for operations)."""
         running = self._session(session)
         nodes = [self._node(name, running.graph) for name in fetch]
         fed = {self._node(name, running.graph): value for name, value in feed.items()}
@@ -246,14 +245,14 @@ class Responder:
         raise Missing(name)
 
     def _load(self, running: tf.Session, variables: list[Any], values: list[Any]) -> None:
-        """Give variables values, as `tf.Variable.load` does, but all in one run if possible."""
+        """Set variables like `tf.Variable.load`, but all in one run if possible."""
         for variable, value in zip(variables, values, strict=True):
             if not variable.shape.is_compatible_with(np.shape(value)):
                 called = [*self._names(variable), variable.op.name][0]
                 raise Unfit(f"{called} has shape {variable.shape}, expected {np.shape(value)}")
         starts = [variable.initializer.inputs[1] for variable in variables]
         if len({start.ref() for start in starts}) < len(starts):
-            # Variables that start as one and the same tensor cannot be told apart by it.
+            # Variables that share an initial tensor cannot be told apart by it.
             for variable, value in zip(variables, values, strict=True):
                 variable.load(value, running)
         elif variables:
@@ -261,7 +260,7 @@ class Responder:
             running.run(initialisers, dict(zip(starts, values, strict=True)))
 
     def _names(self, variable: Any) -> list[str]:
-        """What the notebook calls a variable."""
+        """The notebook's names of a variable."""
         own = [name for name, value in self.namespace.items() if value is variable]
         return [name for name in own if not name.startswith("_")]
 
@@ -281,10 +280,10 @@ class Responder:
         ]
 
     def op_learns(self, of: str, names: list[str]) -> list[bool]:
-        """Whether tensor `of` has a gradient by each of the variables `names`."""
+        """Whether tensor `of` has a gradient with respect to each of the variables `names`."""
         graph, tensor = self._graph(of), self._find(of)
         variables = [self._variable(name, graph) for name in names]
-        # In a copy: the operations that a gradient is made of are none of the notebook's.
+        # Use a copy, so that the gradient's operations do not end up in the notebook's graph.
         with tf.Graph().as_default() as copy:
             tf.import_graph_def(graph.as_graph_def(), name="")
             sources = [copy.get_tensor_by_name(f"{variable.op.name}:0") for variable in variables]
@@ -296,7 +295,7 @@ class Responder:
         saver = self._find(name)
         if not isinstance(saver, tf.train.Saver):
             raise Unfit(f"{name} is {_a(saver)}, expected a tf.train.Saver")
-        variables = saver._var_list  # no public way tells
+        variables = saver._var_list  # no public API gives them
         if isinstance(variables, dict):
             return list(variables)
         return [variable.op.name for variable in variables]
@@ -314,10 +313,7 @@ class Responder:
         return [has_value(running, self._variable(name, running.graph)) for name in names]
 
     def op_training_log(self, session: str) -> dict[str, Any]:
-        """How the values of a session's variables came about, see `fast_forward.Journal`.
-
-        What was fed has the notebook's names.
-        """
+        """The `fast_forward.Journal` of a session, with feeds by the notebook's names."""
         journal = fast_forward.journal_of(self._session(session))
         return {
             "steps": journal.steps,
@@ -331,7 +327,7 @@ class Responder:
         }
 
     def _name_of(self, tensor: str) -> str:
-        """What the notebook calls a tensor of that name."""
+        """The notebook's name of a tensor with this graph name."""
         for key, value in self.namespace.items():
             if isinstance(value, tf.Tensor) and value.name == tensor and not key.startswith("_"):
                 return key
@@ -340,17 +336,17 @@ class Responder:
     # -- pictures --------------------------------------------------------------------------
 
     def op_figure(self, name: str) -> dict[str, Any]:
-        """What a matplotlib figure shows: see `autograder.kernel.figures`."""
+        """The description of a matplotlib figure: see `autograder.kernel.figures`."""
         return figures.told(self._find(name))
 
 
 def _pairs(counts: Mapping[int, int]) -> np.ndarray:
-    """(n, 2) int64: what was counted, and how often; in order."""
+    """Sorted pairs (what was counted, how often), as int64 (n, 2)."""
     return np.array(sorted(counts.items()), np.int64).reshape(-1, 2)
 
 
 def has_value(running: tf.Session, variable: Any) -> bool:
-    """Whether a variable has a value in a session; its graph gets no operation for that."""
+    """Whether a variable has a value in a session; adds no operation to its graph."""
     try:
         running.run(variable)
     except tf.errors.FailedPreconditionError:
@@ -383,7 +379,7 @@ def described(found: Any) -> dict[str, Any]:
 
 
 def _needed(nodes: list[Any], variables: dict[str, Any]) -> list[Any]:
-    """Those of the variables (by graph name) on which these nodes depend."""
+    """The variables (by graph name) that these nodes depend on."""
     needed, seen = [], set()
     ahead = [getattr(node, "op", node) for node in tf.nest.flatten(nodes)]
     while ahead:
@@ -403,12 +399,12 @@ def _variables(graph: tf.Graph) -> list[Any]:
 
 
 def _collections(graph: tf.Graph) -> dict[str, list[Any]]:
-    """What a graph lists under each key, as it is now."""
+    """A snapshot of a graph's collections."""
     return {key: graph.get_collection(key) for key in graph.collections}
 
 
 def _lent(array: np.ndarray) -> np.ndarray:
-    """The same numbers, read-only, with others between them."""
+    """The same numbers, read-only and interleaved with others."""
     if not array.ndim:
         return array
     wide = np.repeat(array, 2, axis=-1)
@@ -450,7 +446,7 @@ def _questions(source: socket.socket) -> Iterator[dict[str, Any]]:
 
 
 def _kind_of(error: Exception) -> str:
-    """The name of its class, and which of Python's own errors it is a kind of, if it is one."""
+    """The name of an error's class, with the built-in exception that it derives from, if any."""
     own = type(error)
     known = next(kind for kind in own.__mro__ if kind.__module__ == "builtins")
     if known in (own, Exception):

@@ -1,4 +1,4 @@
-"""IPython where nobody sits before it: no terminal, no screen, no network, and no way to end it."""
+"""IPython for unattended use: no terminal, no screen, no network, and no way to end the kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Type, observe
 
-# What a notebook of this kind asks for, when it asks for a package.
+# Packages that notebooks of this kind usually need.
 USUAL = ("tensorflow", "numpy", "matplotlib", "pillow", "scipy", "pandas", "scikit-learn", "tqdm")
 _INSTALLER = re.compile(
     r"\s*(?:sudo\s+)?(?:(?:\S*/)?python[\d.]*\s+-m\s+|uv\s+)?"
@@ -23,10 +23,10 @@ _PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 class Shell(ZMQInteractiveShell):  # type: ignore[misc]
-    """A kernel's shell whose lines of `!` and `%` do what they can where a notebook is graded."""
+    """A kernel's shell in which lines with `!` and `%` work as far as they can during grading."""
 
     def system_piped(self, cmd: str) -> None:
-        """Run a line of the system's shell through pipes; an installer is told what is here."""
+        """Run a shell command through pipes; for an installer, only say which packages are here."""
         if cmd.rstrip().endswith("&"):
             raise OSError("Background processes not supported.")
         command = self.var_expand(cmd, depth=1)
@@ -38,61 +38,61 @@ class Shell(ZMQInteractiveShell):  # type: ignore[misc]
     system = system_piped
 
     def ask_exit(self) -> None:
-        """End the cell, as `sys.exit()` does: the notebook goes on."""
+        """End the cell, as `sys.exit()` does; the notebook continues."""
         raise SystemExit("quit() and exit() end only this cell")
 
     @observe("exit_now")  # type: ignore[untyped-decorator]
     def _update_exit_now(self, change: Any) -> None:
-        """Let nothing but the grader end the kernel."""
+        """Ignore the flag, since only the grader ends the kernel."""
 
     def enable_matplotlib(self, gui: str | None = None) -> Any:
-        """Draw figures into the notebook, whatever window or widget was asked for."""
+        """Draw figures into the notebook, whatever window or widget the code asks for."""
         if gui not in (None, "auto", "agg", "inline"):
             print(f"There is no screen here: %matplotlib {gui} draws as %matplotlib inline does.")
             gui = "inline"
         return super().enable_matplotlib(gui)
 
     def init_magics(self) -> None:
-        """Take the place of the magics that install packages."""
+        """Replace the magics that install packages."""
         super().init_magics()
         self.register_magics(Installers)
 
 
 @magics_class
 class Installers(Magics):
-    """`%pip` and its like, which have nothing to install from."""
+    """`%pip` and the like, which have nothing to install from."""
 
     @line_magic
     def pip(self, line: str) -> None:
-        """Say what is here."""
+        """Say which packages are here."""
         answer_installer("pip", line)
 
     @line_magic
     def conda(self, line: str) -> None:
-        """Say what is here."""
+        """Say which packages are here."""
         answer_installer("conda", line)
 
     @line_magic
     def mamba(self, line: str) -> None:
-        """Say what is here."""
+        """Say which packages are here."""
         answer_installer("mamba", line)
 
     @line_magic
     def uv(self, line: str) -> None:
-        """Say what is here."""
+        """Say which packages are here."""
         answer_installer("uv", line.removeprefix("pip "))
 
 
 class Kernel(IPythonKernel):  # type: ignore[misc]
-    """A kernel with that shell."""
+    """A kernel with this shell."""
 
     shell_class = Type(Shell)
 
 
 def run(command: str) -> int:
-    """Run a command of the system's shell; its exit status.
+    """Run a shell command; returns its exit status.
 
-    What it prints goes to the cell line by line.  An interrupt ends it and the cell.
+    Its output goes to the cell line by line.  An interrupt ends both the command and the cell.
     """
     with subprocess.Popen(
         ["/bin/sh", "-c", command],
@@ -113,9 +113,9 @@ def run(command: str) -> int:
 
 
 def answer_installer(name: str, line: str) -> int:
-    """Say in one line that nothing can be installed, and which packages are here; a status.
+    """Say that nothing can be installed, and which packages are here; returns an exit status.
 
-    It is 0 when all that was asked for is here.
+    The status is 0 when all requested packages are here.
     """
     try:
         words = shlex.split(line, comments=True)

@@ -1,8 +1,8 @@
-"""What a session would do for a fetch: told by the operations on which the fetch depends.
+"""Determines what a session would do for a fetch, from the operations the fetch depends on.
 
 A *training step* is an operation that applies gradients: an optimizer's own (`ApplyAdam`,
-`ResourceApplyGradientDescent`, …), or an assignment by hand of floats that are computed from what
-is fed and from the variable itself (`w.assign_sub(rate * gradient)`).
+`ResourceApplyGradientDescent`, …), or a hand-written assignment of floats that are computed from
+the feed and from the variable itself (`w.assign_sub(rate * gradient)`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ _SCOPE = "without_training/"
 
 @dataclass
 class Subgraph:
-    """All operations on which some operation depends, itself included.
+    """All operations that some operation depends on, including itself.
 
-    applying: those that make it a training step, and the floats assigned behind them.
-    writing: those that may change a variable; changes: the names of these variables.
-    varies: whether it may give other values for the same variables and the same feed.
-    saves, restores: whether it writes a checkpoint, or reads one.
+    Attributes:
+        operations: all of them.
+        applying: those that make it a training step, and assignments of floats that depend on them.
+        writing: those that may change a variable.
+        changes: the names of these variables.
+        varies: whether its values may differ for the same variables and the same feed.
+        saves: whether it writes a checkpoint.
+        restores: whether it reads a checkpoint.
+
     """
 
     operations: set[Operation]
@@ -45,16 +50,16 @@ class Subgraph:
 
 
 class Graph:
-    """What the operations of one graph do; asked again, it answers from memory."""
+    """What the operations of one graph do; answers are cached."""
 
     def __init__(self) -> None:
         self._found: dict[Operation, Subgraph] = {}
         self._copies: dict[Operation, Operation] = {}
-        self._of_steps: set[Operation] = set()  # they apply gradients
-        self._no_steps: set[Operation] = set()  # they assign something else
+        self._of_steps: set[Operation] = set()  # these apply gradients
+        self._no_steps: set[Operation] = set()  # these assign something else
 
     def behind(self, operation: Operation) -> Subgraph:
-        """What `operation` does."""
+        """The subgraph of `operation`."""
         if operation not in self._found:
             self._found[operation] = self._look(operation)
         return self._found[operation]
@@ -82,11 +87,11 @@ class Graph:
         return operation in self._of_steps
 
     def without_applying(self, fetched: Any) -> list[Any]:
-        """What to fetch in place of a tensor or operation, so that no gradient is applied.
+        """What to fetch instead of a tensor or operation so that no gradient is applied.
 
-        One tensor for a tensor; for an operation the rest of what it would change.  Where that
-        depends on what is left out, a copy is made that does not.  Raises whatever TensorFlow
-        does when there can be none.
+        For a tensor this is one tensor, for an operation everything else it would change.  Where
+        that depends on an omitted operation, a copy without it is created.  Raises TensorFlow's
+        errors when there can be no copy.
         """
         if not isinstance(fetched, tf.Operation):
             return [self._copy_of_tensor(fetched)]
@@ -96,11 +101,11 @@ class Graph:
     def _copy_of_tensor(self, tensor: Any) -> Any:
         found = self.behind(tensor.op)
         if tensor.op in found.applying:
-            return tensor.op.inputs[0]  # the variable, as it is
+            return tensor.op.inputs[0]  # the variable as it is
         return self._copy(tensor.op).outputs[tensor.value_index]
 
     def _copy(self, operation: Operation) -> Operation:
-        """The operation, or one like it that comes without what applies gradients."""
+        """The operation, or a copy that does not depend on operations that apply gradients."""
         found = self.behind(operation)
         if not found.applying:
             return operation
@@ -130,7 +135,7 @@ _graphs: weakref.WeakKeyDictionary[Any, Graph] = weakref.WeakKeyDictionary()
 
 
 def of_graph(graph: Any) -> Graph:
-    """What is known of a `tf.Graph`."""
+    """The `Graph` of a `tf.Graph`."""
     return _graphs.setdefault(graph, Graph())
 
 
@@ -147,7 +152,7 @@ def _ancestors(operations: Iterable[Operation]) -> set[Operation]:
 
 
 def _descendants(operations: set[Operation], within: set[Operation]) -> set[Operation]:
-    """Those of `within` that depend on one of the operations."""
+    """Operations in `within` that depend on one of the given operations."""
     followers: dict[Operation, list[Operation]] = {}
     for each in within:
         for before in [*(tensor.op for tensor in each.inputs), *each.control_inputs]:

@@ -1,4 +1,4 @@
-"""How much a process group uses, read from /proc; the watch behind a kernel's limits."""
+"""Measures the resources of a process group from /proc, for the watcher of a kernel's limits."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 
 from autograder.kernel.child import Limits
 
-DEPTH = 20  # of folders in a kernel's own; each that is looked into costs a descriptor
+DEPTH = 20  # levels of folders to search; each one costs a descriptor
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class CannotLook(Exception):
-    """A folder cannot be looked into, so what lies in it cannot be counted."""
+    """A folder cannot be read, so its contents cannot be counted."""
 
 
 @dataclass
 class Usage:
-    """What the processes of one group use together.
+    """The resources that the processes of one group use together.
 
-    memory: bytes beyond the baseline; tasks: threads of all processes; cpu: seconds, those of
-    processes that have ended included.
+    Attributes:
+        pids: the process numbers.
+        memory: bytes beyond the baseline.
+        tasks: threads of all processes.
+        cpu: seconds, including those of processes that have ended.
+
     """
 
     pids: list[int] = field(default_factory=list)
@@ -34,7 +38,8 @@ class Usage:
     def over(self, limits: Limits, writable: list[str], log: int) -> str:
         """The limit that is exceeded, in words for the student; empty when none is.
 
-        writable: folders; log: descriptor of a file that counts like what lies in them.
+        writable: the writable folders.
+        log: descriptor of a file that counts like the files in them.
         """
         if self.memory > limits.memory:
             return too_much_memory(limits)
@@ -54,7 +59,7 @@ class Usage:
         size += sum(unlinked.values())
         try:
             for count, entry in enumerate(_entries(writable), start=1):
-                if stat.S_ISREG(entry.st_mode) and entry.st_nlink > 1:  # one file of many names
+                if stat.S_ISREG(entry.st_mode) and entry.st_nlink > 1:  # a file with several names
                     linked[entry.st_dev, entry.st_ino] = entry.st_blocks * 512
                 else:
                     size += entry.st_blocks * 512
@@ -68,19 +73,19 @@ class Usage:
 
 
 def too_much_memory(limits: Limits) -> str:
-    """That the limit of memory is exceeded, in words for the student."""
+    """The message for an exceeded memory limit, in words for the student."""
     return f"used more than {limits.memory / (1 << 30):g} GB of memory"
 
 
 def by_group(wanted: Collection[int], baseline: int) -> dict[int, Usage]:
-    """Usage of the `wanted` process groups; of each process's memory `baseline` bytes are free."""
+    """Usage of the `wanted` process groups; `baseline` bytes of each process's memory are free."""
     groups: dict[int, Usage] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
-                # The command's name, in parentheses, may hold anything.
+                # The command's name, in parentheses, may hold any character.
                 fields = file.read().rpartition(b")")[2].split()
             if int(fields[2]) not in wanted:
                 continue
@@ -95,7 +100,7 @@ def by_group(wanted: Collection[int], baseline: int) -> dict[int, Usage]:
 
 
 def anonymous_memory(pid: int) -> int:
-    """Bytes of memory of a process that are no file: private, or shared between processes."""
+    """Bytes of a process's memory that no file backs, whether private or shared."""
     total = 0
     with open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
@@ -105,11 +110,12 @@ def anonymous_memory(pid: int) -> int:
 
 
 def _opened(pid: int, unlinked: dict[str, int]) -> int:
-    """How many descriptors a process has; adds the bytes of deleted files that it holds.
+    """Count a process's descriptors; adds the sizes of deleted files that it holds to `unlinked`.
 
-    unlinked: bytes on disk by device and file number, for a file is held in many ways.  A file
-    that is mapped and no longer open is not found: to ask for a process's mappings is to wait
-    for it, and a process that forks without end never lets go of them.
+    unlinked: bytes on disk by device and inode, since a file may be held several times.
+
+    A deleted file that is mapped but no longer open is missed: reading a process's mappings means
+    waiting for it, and a process that forks endlessly never releases them.
     """
     folder = f"/proc/{pid}/fd"
     try:
@@ -127,9 +133,9 @@ def _opened(pid: int, unlinked: dict[str, int]) -> int:
 
 
 def _entries(folders: list[str]) -> Iterator[os.stat_result]:
-    """What lies below the folders; whatever is swapped meanwhile, nothing outside is looked at.
+    """Everything below the folders, and nothing outside even if entries are swapped meanwhile.
 
-    Raises CannotLook for a folder that may not be read, or lies more than `DEPTH` deep.
+    Raises CannotLook for a folder that cannot be read or lies more than `DEPTH` levels deep.
     """
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):
@@ -137,13 +143,13 @@ def _entries(folders: list[str]) -> Iterator[os.stat_result]:
 
 
 def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
-    """What lies below an open folder, which is closed at the end."""
+    """Everything below an open folder, which is closed at the end."""
     try:
         if depth > DEPTH:
             raise CannotLook
         with os.scandir(directory) as entries:
             for entry in entries:
-                # What was removed or replaced since it was listed is seen next time.
+                # An entry that was removed or replaced since it was listed is counted next time.
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     yield entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):

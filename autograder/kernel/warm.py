@@ -1,16 +1,16 @@
 """The warm interpreter: imports TensorFlow once, then forks a process for each order.
 
-Importing TensorFlow takes about nine seconds; a fork of a process that has done it takes a few
-milliseconds.  The warm interpreter starts no thread of its own and opens no session (that would
-start some, and they do not survive a fork), and holds nothing secret.
+Importing TensorFlow takes about nine seconds; forking a process that has done so takes a few
+milliseconds.  The warm interpreter starts no thread of its own, opens no session (which would start
+threads, and they do not survive a fork), and holds no secret.
 
-Run as ``python -m autograder.kernel.warm FOLDER [MODULE…]`` it imports these modules, or what
-kernels need where none is named, and listens on the Unix socket `socket` in a folder that it
-removes, with all that is in it, when it ends.  A client connects, sends one JSON order and
-descriptors (values connection, log file, and for a kernel its listening sockets), and gets
-``{"pid"}`` and later ``{"exit", "reason"}`` as JSON lines.  A connection is the life line of its
-child: the child and all it started are killed when the client closes it, and when the child goes
-over its limits.  When standard input ends, the server ends.
+Run as ``python -m autograder.kernel.warm FOLDER [MODULE…]``, it imports the given modules (by
+default those that kernels need) and listens on the Unix socket `socket` in the folder; it removes
+the folder with everything in it when it ends.  A client connects, sends one JSON order with file
+descriptors (values connection, log file and, for a kernel, its listening sockets), and receives
+``{"pid"}`` and later ``{"exit", "reason"}`` as JSON lines.  The connection is its child's lifeline:
+the child and everything it started are killed when the client closes the connection, or when the
+child exceeds its limits.  The server ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOOK_SECONDS = 0.25
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-# Not matplotlib's inline backend: it ties itself to the shell that is there at its import.
+# Not matplotlib's inline backend, which attaches itself to the shell that exists at its import.
 KERNELS = (
     "tensorflow.compat.v1",
     "numpy.random",
@@ -73,14 +73,14 @@ KERNELS = (
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Import what every child needs, and let it prepare; none of it may start a thread."""
+    """Import what every child needs, and let the modules prepare; none may start a thread."""
     import importlib
 
     for name in modules:
         module = importlib.import_module(name)
         if hasattr(module, "prepare_forks"):
             module.prepare_forks()
-    # What is here stays; a child that looked for garbage in it would copy every page of it.
+    # The imports stay; a child that collected garbage among them would copy every page.
     gc.collect()
     gc.freeze()
 
@@ -123,18 +123,18 @@ class WarmServer:
                     case "accept":
                         self._accept()
                     case Child() as child if child.pid in self.children:
-                        self._end(child)  # it has ended, or its client has gone
+                        self._end(child)  # it has ended, or its client is gone
             if time.monotonic() - looked >= LOOK_SECONDS:
                 self._look()
                 looked = time.monotonic()
 
     def _look(self) -> None:
-        """End every child that uses more than it may."""
+        """End every child that exceeds its limits."""
         groups = usage.by_group(self.children, self.baseline) if self.children else {}
         for child in list(self.children.values()):
             used = groups.get(child.pid)
             if child.group is not None and child.group.overrun:
-                self._end(child)  # which says why
+                self._end(child)  # `_end` sets the reason
             elif used is not None:
                 child.reason = used.over(child.order.limits, child.order.writable, child.log)
                 if child.reason:
@@ -164,7 +164,7 @@ class WarmServer:
     ) -> None:
         announced, announce = os.pipe()
         go, start = os.pipe()
-        # Made once, here, for all children.
+        # Build these once, here, for all children.
         isolate.readable()
         if order.level != UNCONFINED:
             isolate.forbidden_calls(order.level)
@@ -181,7 +181,8 @@ class WarmServer:
                 group = self._bound(pid, order) if pid else None
             finally:
                 if pid != first:
-                    # Before its child goes on, which wants to end with its parent: with us then.
+                    # Reap it before its child continues: the child asks to end with its parent,
+                    # which is then us.
                     os.waitpid(first, 0)
             if not pid:
                 raise OSError(line.decode("utf-8", "replace").strip() or "the child ended early")
@@ -195,10 +196,10 @@ class WarmServer:
             os.close(start)
 
     def _bound(self, pid: int, order: Order) -> Group | None:
-        """Let Linux bound the memory of a child that has not begun; None where it cannot."""
+        """Let Linux limit the memory of a child that has not started yet; None where it cannot."""
         if self.hierarchy is None:
             return None
-        # What a child shares with us is free; a page of it that it writes to counts.
+        # Memory shared with this process is free, but a page counts once the child writes to it.
         group = self.hierarchy.group(str(pid), order.limits.memory + self.baseline)
         try:
             group.add(pid)
@@ -230,12 +231,12 @@ class WarmServer:
         del self.children[child.pid]
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-        # No process of a submission can leave the group: seccomp forbids it.
+        # seccomp keeps every process of a confined submission in the group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         _, status = os.waitpid(child.pid, 0)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-child.pid, 0)[0]:  # orphans of the group, now ours
+            while os.waitpid(-child.pid, 0)[0]:  # orphans of the group, now our children
                 pass
         self.selector.unregister(child.pidfd)
         self.selector.unregister(child.client)
@@ -250,23 +251,23 @@ class WarmServer:
         child.client.close()
 
     def _tell(self, client: socket.socket, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the client may be gone; its child goes next
+        with contextlib.suppress(OSError):  # the client may be gone; its child ends next
             client.sendall(json.dumps(message).encode() + b"\n")
 
 
 def main(folder: str, *modules: str) -> None:
-    """Preload, listen, say ``ready`` on standard output, serve, and remove the folder.
+    """Preload, listen, print ``ready``, serve, and finally remove the folder.
 
-    modules: what to preload; none for what kernels need.
+    modules: the modules to preload; none for those that kernels need.
 
-    ``ready, memory bounded`` says that Linux bounds the memory of what is forked.
+    It prints ``ready, memory bounded`` if Linux limits the memory of forked processes.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C belongs to the grader
-    # Processes that lose their parent become ours, and can be waited for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grader handles Ctrl-C
+    # Adopt processes that lose their parent, so that they can be waited for.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     preload(modules or KERNELS)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    os.chdir(folder)  # the path of a socket may have 107 bytes at most, the folder's any number
+    os.chdir(folder)  # a socket's path is limited to 107 bytes
     listener.bind("socket")
     listener.listen(64)
     bounded = hierarchy()
@@ -274,7 +275,7 @@ def main(folder: str, *modules: str) -> None:
     try:
         WarmServer(listener, bounded).serve(lifeline=0)
     finally:
-        # Also what a grader left there that was killed.
+        # Including anything left by a grader that was killed.
         shutil.rmtree(folder, ignore_errors=True)
 
 
