@@ -3,11 +3,11 @@
 Data flows one way: submission → kernel → values → checks → results → gradebook.
 
 ========== ===================================================================
-`kernel`   untrusted: what runs in the process of the student's code
+`kernel`   untrusted: code in the process that runs the student's code
 `checks`   trusted: the hidden checks, one package per assignment
-`engine`   trusted: runs notebooks, asks for values, decides points
+`engine`   trusted: runs notebooks, asks for values, awards points
 `record`   trusted: writes results into nbgrader's gradebook and notebooks
-`wire`     the frames that cross from the first zone to the second
+`wire`     the frames that cross from the untrusted side to the trusted one
 ========== ===================================================================
 """
 

@@ -1,22 +1,23 @@
-"""Grades the grader: known wrong and known right solutions, by the engine that grades a class.
+"""Grades the grader: runs known wrong and known right solutions through the real engine.
 
 The tables of an assignment `ch4-cnn` are the TOML files in `tests/validity/ch4_cnn/`:
 
-- `[[mutant]]`: a wrong solution, the checks that must fail for it (all others must pass), and
-  what the first of their hints must say;
-- `[[equivalent]]`: a right solution written differently; every check must pass;
-- `[[unfinished]]`: cells that are left unwritten in the mutants of some other cells, to save the
-  time they take; their checks are not judged there.
-- `[[seeds]]`: the complete solution after a line that sets the random seed, so many times.
-- `[[survivor]]`: mutants made by machine that keep full marks, and why that is right;
-- `[[elsewhere]]`: those that only the checks of other cells fail, and why.
+- `[[mutant]]`: a wrong solution, the checks that must fail for it (all others must pass), and what
+  the first of their hints must say.
+- `[[equivalent]]`: a right solution written differently; every check must pass.
+- `[[unfinished]]`: cells left unwritten in the mutants of some other cells, to save the time they
+  take; their checks are not judged there.
+- `[[seeds]]`: the complete solution after a line that sets the random seed, for a number of seeds.
+- `[[survivor]]`: machine-made mutants that keep full marks, and why that is right.
+- `[[elsewhere]]`: machine-made mutants that only the checks of other cells fail, and why.
 
-`demands.toml` is of another kind: `autograder.demands` reads in it what the notebooks ask.
+`demands.toml` is of another kind: `autograder.demands` reads the notebooks' demands from it.
 
-Beside the tables stand *mutations* and *rewritings*, wrong and right solutions that
-`autograder.variants` makes of every solution cell: a sample of them, drawn evenly from the cells.
+Besides the tables there are *mutations* and *rewritings*, wrong and right solutions that
+`autograder.variants` makes of every solution cell.  The audit tries a sample of them, drawn evenly
+from the cells.
 
-`files.py` beside them, if there is one, says which files are handed in with the notebooks, and
+An optional `files.py` beside the tables says which files are handed in with the notebooks, and
 names variants of them.  docs/writing-checks.md explains how to write a table.
 """
 
@@ -68,9 +69,9 @@ MUTANT, EQUIVALENT, SEED = "mutant", "equivalent", "seed"
 MUTATION, REWRITING = "mutation", "rewriting"
 SAMPLE = {MUTATION: 200, REWRITING: 100}
 SAMPLE_SEED = 4
-# What comes of a mutation: a check of its own cell fails, only others do, or none does.
+# The fate of a mutation: a check of its own cell fails, only other checks do, or none does.
 KILLED, ELSEWHERE, SURVIVES = "killed", "elsewhere", "survivor"
-BATCH = 12  # submissions per worker that lie ready at a time
+BATCH = 12  # submissions prepared per worker at a time
 _EDITS = {"code", "swap", "prepend", "append"}
 _KEYS = {
     MUTANT: {"name", "about", "cells", "fails", "hint", "with", "files", "notebook", "may"},
@@ -80,7 +81,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Check:
-    """A hidden check: its grade cell, its name, and its title."""
+    """A hidden check: its grade cell, its name and its title."""
 
     cell: str
     id: str
@@ -88,22 +89,30 @@ class Check:
 
     @property
     def key(self) -> str:
-        """How tables and reports name it."""
+        """The check's name in tables and reports."""
         return f"{self.cell}::{self.id}"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One notebook to grade, and what must come of it.
+    """One notebook to grade, and its expected outcome.
 
-    cell: the solution cell it is about; empty when it is about none.
-    sources: what replaces the solution in some cells.
-    insert, move: (cell before it, source) of cells added; (cell, cell before it) of cells moved.
-    files: the variant of the files handed in with it; empty for the files as they are.
-    fails: keys of the checks that must fail (of a mutation: one of them); may: of those that may.
-    hint: a pattern (`re`) that the first failed check's hint must hold.
-    left: solution cells that are as released; their checks may fail.
-    fate: what must come of a mutation.
+    Attributes:
+        kind: mutant, equivalent, seed, mutation or rewriting.
+        name: of the variant.
+        about: the explanation that reports show.
+        notebook: the name of the notebook.
+        cell: the solution cell it is about; "" if there is none.
+        sources: replacements for the solution in some cells.
+        insert: added cells, as (cell before it, source).
+        move: moved cells, as (cell, cell before it).
+        files: the variant of the files handed in with it; "" for the files as they are.
+        fails: keys of the checks that must fail; one of them is enough for a mutation.
+        may: keys of the checks that may fail.
+        hint: a pattern (`re`) that the first failed check's hint must match.
+        left: solution cells that are as released; their checks may fail.
+        fate: the expected fate of a mutation.
+
     """
 
     kind: str
@@ -123,13 +132,20 @@ class Trial:
 
     @property
     def title(self) -> str:
-        """How a report names it."""
+        """The trial's name in reports."""
         return f"{self.name} in {self.cell}" if self.cell else self.name
 
 
 @dataclass
 class Outcome:
-    """What came of a trial: the failed checks, and what should have been otherwise."""
+    """The outcome of a trial.
+
+    Attributes:
+        trial: the trial.
+        failed: keys of the checks that failed.
+        misses: deviations from the expected outcome, one sentence each.
+
+    """
 
     trial: Trial
     failed: list[str]
@@ -142,7 +158,7 @@ class Outcome:
 
     @property
     def fate(self) -> str:
-        """What came of a mutation."""
+        """The actual fate of a mutation."""
         return KILLED if self.caught else ELSEWHERE if self.failed else SURVIVES
 
 
@@ -150,11 +166,15 @@ class Outcome:
 class Audit:
     """The outcomes of all trials of an assignment.
 
-    checks: every hidden check of the notebooks that were looked at, in order.
-    graded_with: by notebook, the digest of what graded it.
-    made: how many variants there are by machine, of each kind, tried or not.
-    stale: rows that explain what is not there.
-    demands: what the notebooks ask, and in which words.
+    Attributes:
+        assignment: the name of the assignment.
+        checks: every hidden check of the audited notebooks, in order.
+        outcomes: the outcomes of the trials, in order.
+        graded_with: by notebook, the digest of what graded it.
+        made: the number of machine-made variants of each kind, tried or not.
+        stale: lines about rows that explain mutations that do not exist.
+        demands: what the notebooks ask for, and in which words.
+
     """
 
     assignment: str
@@ -170,19 +190,19 @@ class Audit:
         return [outcome for outcome in self.outcomes if outcome.trial.kind == kind]
 
     def rate(self, *kinds: str) -> tuple[int, int]:
-        """How many trials of these kinds came out as they must, and how many there were."""
+        """How many trials of these kinds had the expected outcome, and how many there were."""
         all_ = [outcome for kind in kinds for outcome in self.of(kind)]
         return sum(not outcome.misses for outcome in all_), len(all_)
 
     @staticmethod
     def fates(outcomes: list[Outcome]) -> dict[str, int]:
-        """How many of some mutations came to which end."""
+        """The number of mutations with each fate."""
         found = Counter(outcome.fate for outcome in outcomes)
         return {fate: found[fate] for fate in (KILLED, ELSEWHERE, SURVIVES)}
 
     @property
     def every(self) -> bool:
-        """Whether all variants were tried that can be made."""
+        """Whether all possible variants were tried."""
         return all(len(self.of(kind)) == count for kind, count in self.made.items())
 
     @property
@@ -193,7 +213,7 @@ class Audit:
 
     @property
     def misses(self) -> list[str]:
-        """One line for everything that is not as it must be."""
+        """One line for each deviation from the expected outcome."""
         lines = [f"{o.trial.title}: {miss}" for o in self.outcomes for miss in o.misses]
         return [*lines, *self.stale, *(f"{key}: no mutant fails it" for key in self.never_killed)]
 
@@ -227,7 +247,7 @@ class Audit:
 
 
 def folder_of(course: Course, assignment: str) -> Path:
-    """Where the tables of an assignment lie.  Raises UserError when there are none."""
+    """The folder with an assignment's tables.  Raises UserError when there are none."""
     folder = course.root / "tests" / "validity" / identifier(check_name(assignment))
     if not any(folder.glob("*.toml")):
         raise UserError(
@@ -244,12 +264,12 @@ class Tables:
         self.course, self.assignment = course, assignment
         self.folder = folder_of(course, course.known(assignment))
         self.sources: dict[str, dict[str, str]] = {}  # notebook → solution cell → solution
-        self.stubs: dict[str, str] = {}  # solution cell → what the release has there
+        self.stubs: dict[str, str] = {}  # solution cell → its source in the release
         self.grade_cells: dict[str, list[str]] = {}  # solution cell → its grade cells
         self.checks: dict[str, list[Check]] = {}
         self.around: dict[str, dict[str, Surroundings]] = {}  # notebook → solution cell → …
-        self.before: dict[str, str] = {}  # solution cell → the cell before it, or nothing
-        # (solution cell, name of a mutation) → what comes of it, and why
+        self.before: dict[str, str] = {}  # solution cell → the cell before it, or ""
+        # (solution cell, name of a mutation) → its fate, and why
         self.explained: dict[tuple[str, str], tuple[str, str]] = {}
         releases: dict[str, NotebookNode] = {}
         for name in course.notebooks(assignment):
@@ -269,7 +289,7 @@ class Tables:
         self.demands = read_demands(self.folder / TABLE, releases, self.checks)
 
     def _words(self, notebook: str) -> frozenset[str]:
-        """The words of the hidden checks of a notebook, and of what lies beside them."""
+        """The words in the modules of a notebook's hidden checks."""
         folder = checks_for(self.assignment, notebook).module.parent
         texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
         return frozenset(re.findall(r"\w+", "\n".join(texts)))
@@ -277,7 +297,7 @@ class Tables:
     def trials(self) -> list[Trial]:
         """Every row of the tables, once for each cell it names.
 
-        Raises UserError for a row that names what is not there.
+        Raises UserError for a row that names something unknown.
         """
         found: list[Trial] = []
         self.explained = {}
@@ -311,7 +331,7 @@ class Tables:
     def variants(self) -> list[Trial]:
         """Every mutation and every rewriting of every graded solution cell.
 
-        What the tables explain is known once `trials` has read them.
+        Call `trials` first, since it reads the explanations in the tables.
         """
         found: list[Trial] = []
         for notebook, solutions in self.sources.items():
@@ -343,7 +363,7 @@ class Tables:
         return found
 
     def unknown(self, variants: Iterable[Trial]) -> list[str]:
-        """One line for each explanation of a mutation that there is not."""
+        """One line for each explanation of a mutation that does not exist."""
         there = {(trial.cell, trial.name) for trial in variants if trial.kind == MUTATION}
         return [
             f"{cell}: the tables explain a mutation that there is not, {name!r}"
@@ -394,7 +414,7 @@ class Tables:
             )
 
     def _leave(self, trial: Trial, row: dict[str, Any]) -> Trial:
-        """The trial with the cells that a row of `[[unfinished]]` leaves as they were released."""
+        """The trial with the cells that a row of `[[unfinished]]` leaves as released."""
         if trial.kind != MUTANT or trial.cell not in row["cells"] or trial.name in row["except"]:
             return trial
         left = tuple(row["left"])
@@ -455,7 +475,7 @@ class Tables:
         return frozenset(keys)
 
     def _may(self, notebook: str, own: list[str], names: list[str], where: str) -> frozenset[str]:
-        """The same, but for checks of the other notebooks that a row is about."""
+        """Like `_keys`, but skips checks of the other notebooks that a row is about."""
         others = {c.key for name, found in self.checks.items() if name != notebook for c in found}
         return self._keys(notebook, own, [name for name in names if name not in others], where)
 
@@ -468,7 +488,7 @@ class Tables:
             digest = sha256(versions(job).encode())
             for folder in folders:
                 notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
-                for cell in notebook.cells:  # of the text between them no grade depends
+                for cell in notebook.cells:  # no grade depends on plain text cells
                     if cell.cell_type == "code" or mark(cell):
                         kept = (cell.cell_type, cell.source, sorted(mark(cell).items()))
                         digest.update(repr(kept).encode())
@@ -494,9 +514,9 @@ class Tables:
 def surroundings(
     release: NotebookNode, solutions: Iterable[str], words: frozenset[str]
 ) -> dict[str, Surroundings]:
-    """What each of the cells `solutions` of a notebook stands in.
+    """The surroundings of each of the cells `solutions` of a notebook.
 
-    words: what counts as used elsewhere, beside the words of the notebook's other cells.
+    words: words that count as used elsewhere, besides those of the notebook's cells.
     """
     modules: dict[str, str] = {}
     for cell in release.cells:
@@ -515,9 +535,9 @@ def surroundings(
 
 
 def sample(variants: list[Trial]) -> list[Trial]:
-    """As many variants of each kind as `SAMPLE` says, evenly of all cells; always the same.
+    """As many variants of each kind as `SAMPLE` says, evenly from all cells; always the same ones.
 
-    What is drawn from a cell hardly changes when other variants appear.
+    The sample of a cell hardly changes when other variants are added.
     """
 
     def lot(trial: Trial) -> bytes:
@@ -535,7 +555,7 @@ def sample(variants: list[Trial]) -> list[Trial]:
 
 
 class _Collected:
-    """A pytest plugin that notes the checks of a module."""
+    """A pytest plugin that collects the checks of a module."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
@@ -573,7 +593,7 @@ def checks_of(assignment: str, notebook: str) -> list[Check]:
 
 
 class Desk:
-    """Makes the submissions of the trials of one notebook, a few at a time."""
+    """Prepares the submissions of one notebook's trials, a few at a time."""
 
     def __init__(self, tables: Tables, notebook: str, files: Path | None, folder: Path) -> None:
         self.tables, self.notebook, self.files = tables, notebook, files
@@ -587,7 +607,7 @@ class Desk:
         self.solved = solved(nbformat.read(source, as_version=4))
 
     def lay(self, trial: Trial, place: int) -> Path:
-        """Put a trial's submission on place number `place`; its folder."""
+        """Put a trial's submission at place number `place`; returns its folder."""
         target = self.folder / (f"variant-{place}" if trial.files else f"{place}")
         if trial.files and target.exists():
             shutil.rmtree(target)
@@ -642,9 +662,9 @@ def audit(
     console: Console,
     every: bool = False,
 ) -> Audit:
-    """Grade every trial of `notebooks`, and see what came of it; shows a bar on `console`.
+    """Grade every trial of `notebooks` and judge its outcome; shows a progress bar on `console`.
 
-    every: not a sample of the variants, but all of them.
+    every: try all variants rather than a sample.
     """
     trials, made, stale = _chosen(tables, notebooks, every)
     module = tables.files()
@@ -676,7 +696,7 @@ def audit(
 def _chosen(
     tables: Tables, notebooks: list[str], every: bool
 ) -> tuple[list[Trial], dict[str, int], list[str]]:
-    """The trials of some notebooks, how many variants they have, and what is explained in vain."""
+    """The trials of some notebooks, their numbers of variants, and explanations of no variant."""
     trials, variants = tables.trials(), tables.variants()
     trials += variants if every else sample(variants)
     mine = [trial for trial in variants if trial.notebook in notebooks]
@@ -692,7 +712,7 @@ def _summed_up(
     made: dict[str, int],
     stale: list[str],
 ) -> Audit:
-    """The audit of some notebooks, with what the tables hold about them."""
+    """The audit of some notebooks, including what the tables say about them."""
     checks = {name: tables.checks[name] for name in notebooks}
     demands = [demand for demand in tables.demands if demand.notebook in notebooks]
     graded_with = tables.graded_with(notebooks)
@@ -717,7 +737,7 @@ def _batch(desk: Desk, trials: list[Trial], engine: Engine) -> Iterator[Outcome]
 
 
 def judge(trial: Trial, result: NotebookResult) -> Outcome:
-    """Compare what a notebook was given with what its trial demands."""
+    """Compare a notebook's result with the outcome its trial expects."""
     checks = [(f"{cell.cell}::{check.id}", check) for cell in result.cells for check in cell.checks]
     failed = [key for key, check in checks if not check.passed]
     if result.status not in ("graded", "unchanged"):
@@ -750,7 +770,7 @@ def _judge_mutation(outcome: Outcome) -> Outcome:
 
 
 def expected(tables: Tables, notebooks: list[str], every: bool = False) -> Audit:
-    """The audit of these notebooks in which everything comes out as the tables demand."""
+    """The audit of these notebooks in which every trial has its expected outcome."""
     outcomes = []
     trials, made, stale = _chosen(tables, notebooks, every)
     for trial in trials:
@@ -770,7 +790,7 @@ def percent(rate: tuple[int, int]) -> str:
 
 
 def percent_of(fates: Mapping[str, int], fate: str) -> str:
-    """The part of some mutations that came to one end, in words."""
+    """The share of mutations with one fate, in words."""
     return percent((fates[fate], sum(fates.values())))
 
 
@@ -848,7 +868,7 @@ def report(audit: Audit) -> str:
 
 
 def _made_by_machine(audit: Audit) -> list[str]:
-    """What became of mutations and rewritings: by cell, by operator, and what is explained."""
+    """The fates of mutations and rewritings by cell and by operator, and the explained ones."""
     mutations, rewritten = audit.of(MUTATION), audit.of(REWRITING)
     counts = [
         f"{audit.made.get(MUTATION, 0)} mutations",
@@ -921,7 +941,7 @@ def _matrix(cell: str, outcomes: list[Outcome], checks: list[Check]) -> list[str
 
 
 def show(audit: Audit, console: Console) -> None:
-    """Print the matrix, the figures, and every miss."""
+    """Print the matrix, the figures and every miss."""
     for notebook, checks in audit.checks.items():
         outcomes = [o for o in audit.of(MUTANT) if o.trial.notebook == notebook]
         for cell in dict.fromkeys(o.trial.cell for o in outcomes):

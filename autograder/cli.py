@@ -1,4 +1,4 @@
-"""The command line: ``autograder collect | grade | release | audit | export | data | doctor``.
+"""The command line: ``autograder collect|grade|release|audit|export|data|doctor|demo``.
 
 Exit status 0: everything got a definite answer; 1: something could not be graded, or somebody's
 work was not found; 2: the call or the environment is wrong; 130: interrupted.
@@ -27,7 +27,7 @@ from autograder.machine import explained, settle_in
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # frames and columns of fixed width would cut long options
+    rich_markup_mode=None,  # frames and columns of fixed width would truncate long options
     help="""Grade the notebooks of a course, and all that belongs to it.
 
     \b
@@ -54,7 +54,7 @@ SchedulerOption = Annotated[
 ]
 HERE = Path(".")
 PROCESSORS = os.cpu_count() or 1
-# The base of what typer says about a wrong call: click's own class, or typer's copy of it.
+# The base class of typer's errors about a wrong call: click's own, or typer's copy of it.
 WrongCall: type[Exception] = next(
     kind
     for kind in typer.BadParameter.__mro__
@@ -291,7 +291,7 @@ def doctor(course: CourseOption = HERE) -> None:
         for level in (NAMESPACES, LANDLOCK):
             reason = refused(warm, level)
             table.add_row(level, f"refused: {reason}" if reason else ", ".join(LAYERS[level]))
-            if not reason and not confined:  # this is how grading would confine
+            if not reason and not confined:  # grading would use this level
                 confined, place = True, Sandbox(warm.address, level)
                 fault = trial(place)
                 table.add_row("notebooks", fault or f"run ({', '.join(STEPS)})")
@@ -317,9 +317,9 @@ def demo(course: CourseOption = HERE) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error."""
+    """Run the command line; a user's mistake yields one line on standard error."""
     signal.signal(signal.SIGINT, _interrupt)
-    if os.path.expanduser("~") == "~":  # Jupyter looks for settings there and must have a name
+    if os.path.expanduser("~") == "~":  # Jupyter looks for settings in a home, so there must be one
         os.environ["HOME"] = "/nonexistent"
     try:
         settle_in()
@@ -334,7 +334,7 @@ def main() -> None:
         if said := explained(error):
             _say(said)
         else:
-            traceback.print_exc()  # a fault of ours; 1 would say that a submission is to blame
+            traceback.print_exc()  # our fault; 1 would blame a submission
         raise SystemExit(2) from None
     except _Interrupted:
         _say("interrupted; what was done is kept, the same command goes on from there")
@@ -342,7 +342,7 @@ def main() -> None:
 
 
 def _wrong_call(error: Exception) -> int:
-    """Say in one line what is wrong with a call; its exit status."""
+    """Say in one line what is wrong with a call; returns its exit status."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "autograder"
     said: str = error.format_message()  # type: ignore[attr-defined]
@@ -351,12 +351,12 @@ def _wrong_call(error: Exception) -> int:
 
 
 def _say(what: object) -> None:
-    """Print one line on standard error, whatever names of files or assignments it quotes."""
+    """Print one line on standard error, safely even if it quotes strange names."""
     print(f"autograder: {printable(what, limit=4000)}", file=sys.stderr)
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C; another name, because for KeyboardInterrupt typer would exit with 1."""
+    """Ctrl-C; not a KeyboardInterrupt, for which typer would exit with 1."""
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Where things lie in a course, and which checks belong to an assignment."""
+"""The layout of a course, and the checks that belong to an assignment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autograder.checks import Setup
 from autograder.engine.finding import ADDED, alike, named, passed_over, same_letters
 from autograder.errors import UserError, nearest, printable
 
-LONGEST_NAME = 200  # bytes of a student's name; files are called after it, with something added
+LONGEST_NAME = 200  # bytes of a student's name, to which file names add something
 
 
 @dataclass(frozen=True)
@@ -37,32 +37,32 @@ class Course:
         return cls(root)
 
     def source(self, assignment: str) -> Path:
-        """The instructor's notebooks."""
+        """The folder of the instructor's notebooks."""
         return self.root / "source" / assignment
 
     def release(self, assignment: str) -> Path:
-        """What students get; generated."""
+        """The generated folder that students get."""
         return self.root / "release" / assignment
 
     def submitted(self, student: str, assignment: str) -> Path:
-        """What a student handed in."""
+        """The folder of a student's submission."""
         return self.root / "submitted" / student / assignment
 
     def autograded(self, student: str, assignment: str) -> Path:
-        """Where the graded notebooks and `results.json` go."""
+        """The folder for the graded notebooks and `results.json`."""
         return self.root / "autograded" / student / assignment
 
     @property
     def private(self) -> Path:
-        """The kit's own files in this course: secret and result cache; only for the grader."""
+        """The kit's own files in this course, secret and result cache; only for the grader."""
         folder = self.root / ".autograder"
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def secret(self) -> bytes:
-        """The 32 bytes from which the checks draw their inputs; made on first use.
+        """The 32 bytes from which the checks draw their inputs; created on first use.
 
-        Whoever asks, in whatever thread or process, gets the same: the file appears whole, once.
+        All threads and processes get the same bytes, since the file appears once and complete.
         Raises UserError when it is damaged.
         """
         path = self.private / "secret"
@@ -70,7 +70,7 @@ class Course:
             with tempfile.NamedTemporaryFile(dir=self.private, prefix=".secret-") as file:
                 file.write(secrets.token_bytes(32))
                 file.flush()
-                with contextlib.suppress(FileExistsError):  # another was first: theirs it is
+                with contextlib.suppress(FileExistsError):  # another was first; use its secret
                     os.link(file.name, path)
         value = path.read_bytes()
         if len(value) != 32:
@@ -83,7 +83,7 @@ class Course:
         return sorted({path.name for path in folders if any(path.glob("*.ipynb"))})
 
     def known(self, assignment: str) -> str:
-        """`assignment`, if the course has it.  Raises UserError that names those it has."""
+        """`assignment`, if the course has it; otherwise raises UserError with the names it has."""
         names = self.assignments()
         if check_name(assignment) not in names:
             there = f"; there is {nearest(assignment, names)}" if names else ", nor any other"
@@ -105,10 +105,10 @@ class Course:
         return names
 
     def students(self, assignment: str) -> list[str]:
-        """Who handed in anything for the assignment, sorted.
+        """The students who handed in anything for the assignment, sorted.
 
-        They are called by their folders' names, in the one form in which names are compared; a
-        name that cannot be an id (see `odd_name`) stands as it is.
+        Their names are those of their folders, normalised to the form in which names are compared;
+        a name that cannot be an id (see `odd_name`) is not changed.
         """
         folder = self.root / "submitted"
         if not folder.is_dir():
@@ -124,7 +124,7 @@ class Course:
         return sorted(found)
 
     def odd_name(self, student: str) -> str:
-        """Why nothing can be recorded for a student of that name, and what to do; "" if it can."""
+        """Why nothing can be recorded for a student of this name, and what to do; "" if it can."""
         try:
             student.encode()
         except UnicodeEncodeError:
@@ -148,7 +148,7 @@ class Course:
         return ""
 
     def student_folder(self, student: str) -> Path:
-        """The folder of all that a student handed in, whichever way its name writes letters."""
+        """A student's folder, whichever Unicode form its name has."""
         top = self.root / "submitted"
         if not os.path.lexists(top / student) and top.is_dir():
             for name in os.listdir(top):
@@ -157,11 +157,12 @@ class Course:
         return top / student
 
     def handed_in(self, student: str, assignment: str) -> tuple[Path, tuple[str, ...]]:
-        """Where a student's submission lies: a folder, and the names in it that belong to it.
+        """A student's submission: a folder, and the names in it that belong to the submission.
 
-        All belong to it when there are no names: that is the folder of the assignment.  Where
-        there is none of that name, or another like it beside it, what lies in the student's folder
-        belongs to it, but for the folders of other assignments.
+        No names mean that everything belongs to it: the folder is then the assignment's own.  If
+        there is no such folder, or a similarly named one lies beside it, the submission is
+        everything in the student's folder except the folders of other assignments and files that
+        belong to those.
         """
         own = self.student_folder(student)
         names = self._handed_in(own, assignment)
@@ -170,7 +171,7 @@ class Course:
         return own, tuple(names)
 
     def _handed_in(self, own: Path, assignment: str) -> list[str]:
-        """Names in a student's folder that belong to the assignment, sorted."""
+        """The names in a student's folder that belong to the assignment, sorted."""
         try:
             names = sorted(os.listdir(own))
         except OSError:
@@ -189,9 +190,9 @@ class Course:
         return sorted([*close, *free])
 
     def _belongs(self, own: Path, names: list[str], assignment: str) -> bool:
-        """Whether what lies in no assignment's folder belongs to this one.
+        """Whether files outside all assignment folders belong to this assignment.
 
-        It does when it holds one of its notebooks by name, or none of any assignment's.
+        They do if they include one of its notebooks by name, or no notebook of any assignment.
         """
         seen = list(names)
         for name in names:
@@ -205,7 +206,7 @@ class Course:
 
 
 def _is_bare(folder: Path) -> bool:
-    """Whether a folder holds nothing that a student has put there."""
+    """Whether a folder holds nothing of the student's own."""
     try:
         return set(os.listdir(folder)) <= set(ADDED)
     except OSError:
@@ -220,27 +221,27 @@ def write_whole(path: Path, text: str) -> None:
         half.write_text(text, encoding="utf-8")
         half.replace(path)
     except OSError as error:
-        error.filename = str(path)  # a write names none
+        error.filename = str(path)  # a write sets no file name
         raise
     finally:
         half.unlink(missing_ok=True)
 
 
 def check_name(name: str) -> str:
-    """`name` of an assignment or student, if it can be one.  Raises UserError otherwise."""
+    """`name`, if it can name an assignment or a student; otherwise raises UserError."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise UserError(f"{name!r} is no name of an assignment or student")
     return name
 
 
 def identifier(name: str) -> str:
-    """`name` of an assignment or notebook, as a Python module is called after it."""
+    """The name of an assignment or notebook as a Python identifier."""
     return re.sub(r"\W", "_", name)
 
 
 @dataclass(frozen=True)
 class Checks:
-    """The hidden checks of one notebook: the pytest module and the kernel's surroundings."""
+    """The hidden checks of one notebook: the pytest module and the kernel's setup."""
 
     package: str
     module: Path
@@ -253,7 +254,7 @@ class Checks:
 
     @property
     def conftest(self) -> str:
-        """The dotted name of what pytest would read beside the module."""
+        """The dotted name of the `conftest` that pytest would read beside the module."""
         return f"{self.package}.conftest"
 
 

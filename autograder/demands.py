@@ -1,13 +1,14 @@
-"""What the notebooks of an assignment ask, in which words, and which hidden checks look at it.
+"""The demands of an assignment's notebooks: their words, and the hidden checks for each demand.
 
-The table is `demands.toml` beside those of `autograder.audit`, with a part for each grade cell:
+The table is `demands.toml`, beside those of `autograder.audit`, with a part for each grade cell:
 
     [pool-01-halve-check]
     "each pixel is the largest of a 2×2 block" = ["test_size", "test_values"]
     "print its shape" = "what a cell prints is for its reader"
 
-Words of the released notebook ask for something; beside them stand the checks that look at it, or
-else why none does.  In which cell the words stand is found, not written down.
+Each row quotes words of the released notebook that ask for something, followed by the checks for it
+or by the reason why there is none.  A row does not name the cell that holds the words; it is looked
+up.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ TABLE = "demands.toml"
 class Demand:
     """Something that a notebook asks for.
 
-    cell: the grade cell that it counts for.
-    check: the check that looks at it, or None; why: why none does.
-    said: the words that ask for it, each with the cell of the release in which they stand.
+    Attributes:
+        notebook: the name of the notebook.
+        cell: the grade cell that it counts for.
+        check: the check for it, or None.
+        said: the words that ask for it, each with the cell of the release that holds them.
+        why: why there is no check.
+
     """
 
     notebook: str
@@ -51,9 +56,11 @@ def read_demands(
 ) -> list[Demand]:
     """The demands in a table, in the order of the notebooks and of their checks.
 
-    releases, checks: the released notebooks by name, and their hidden checks.
-    Raises UserError when there is no table, when the release does not say the words of a row up
-    to the grade cell, when a check has no row, and when a row names what is not there.
+    releases: the released notebooks, by name.
+    checks: their hidden checks.
+
+    Raises UserError when there is no table, when the release does not say the words of a row up to
+    the grade cell, when a check has no row, or when a row names something unknown.
     """
     try:
         parts = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -85,9 +92,10 @@ def _of_cell(
     checks: Mapping[str, Check],
     text: dict[str, str],
 ) -> list[Demand]:
-    """The demands of one grade cell: one for each check, then those that none looks at.
+    """The demands of one grade cell: one for each check, then those without a check.
 
-    checks: those of the cell, by name.  text: what each cell up to this one says, by cell.
+    checks: those of the cell, by name.
+    text: the text of each cell up to this one, by cell.
     """
     where = f"{TABLE}, {cell}"
     said: dict[str, list[tuple[str, str]]] = {name: [] for name in checks}
@@ -114,13 +122,13 @@ def _of_cell(
 
 
 def _place(words: str, text: dict[str, str]) -> str:
-    """The last cell that has these words, none of them cut; empty when none has."""
+    """The last cell that holds these words in full; "" when none does."""
     pattern = re.compile(rf"(?<!\w){re.escape(_spaced(words))}(?!\w)")
     return next((cell for cell in reversed(text) if words and pattern.search(text[cell])), "")
 
 
 def _spaced(text: str) -> str:
-    """The text with its words one space apart: it may be broken into lines anywhere."""
+    """The text with single spaces between its words, since lines may break anywhere."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""`make demo`: three example submissions, from the release to the feedback page."""
+"""Grades three example submissions, from the release to the feedback page (`make demo`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autograder.record.nbgrader_glue import engine_of
 from autograder.release import make_release, solution_run
 
 ASSIGNMENT = "ch4-cnn"
-# What the student who is half done has written; the other cells are as released.
+# The number of cells that the half-done student has written; the others are as released.
 HALF = {
     "1-orenist-filter": 7,
     "2-orenist-classification": 3,
@@ -28,7 +28,7 @@ HALF = {
 
 
 def run_demo(course: Course, console: Console) -> None:
-    """Generate the release, submit three times, grade, and name the feedback pages."""
+    """Generate the release, submit three times, grade, and list the feedback pages."""
     executed = solution_run(course, ASSIGNMENT, console)
     started = time.monotonic()
     make_release(course, ASSIGNMENT)
@@ -51,9 +51,9 @@ def run_demo(course: Course, console: Console) -> None:
 
 
 def submit(course: Course, student: str, executed: Path, keep: int | None) -> None:
-    """Put a submission into `submitted/`: the first `keep` solution cells of each notebook.
+    """Put a submission into `submitted/` with the first `keep` solution cells of each notebook.
 
-    keep None takes the numbers in HALF.
+    If keep is None, the numbers come from HALF.
     """
     folder = course.submitted(student, ASSIGNMENT)
     shutil.rmtree(folder, ignore_errors=True)

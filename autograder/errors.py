@@ -1,15 +1,15 @@
-"""The errors a user sees, each as one line: what happened, where, and what to do next."""
+"""The errors that a user sees, each as one line: what happened, where, and what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 
 class _Said(Exception):
-    """An error whose text is shown, whatever names and messages of strangers stand in it."""
+    """An error with a printable text, whatever strange names and messages it quotes."""
 
     def __str__(self) -> str:
         return printable_lines(super().__str__())
@@ -20,21 +20,21 @@ class UserError(_Said):
 
 
 class CannotGrade(_Said):
-    """A submission, or one notebook of it, cannot be graded; the text is the reason."""
+    """A submission, or one of its notebooks, cannot be graded; the text is the reason."""
 
 
 class Passing(Exception):
-    """Something that can go well another time though nothing was mended, as under less load."""
+    """An error that may pass by itself: a retry can succeed, for example under less load."""
 
 
 class GraderFault(_Said):
-    """The grader could not do its part, under too much load perhaps; no submission is to blame."""
+    """The grader failed, perhaps under too much load; no submission is to blame."""
 
 
 def printable(text: object, limit: int = 500) -> str:
-    """A stranger's text (a file's name, what a kernel says) as one line of printable characters.
+    """A stranger's text (a file name, a kernel's message) as one line of printable characters.
 
-    Whatever it holds, it can be shown on a terminal and written as UTF-8.
+    The result can always be shown on a terminal and written as UTF-8.
     """
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else "?" for c in line[:limit])
@@ -43,8 +43,8 @@ def printable(text: object, limit: int = 500) -> str:
 def cause_of(message: str) -> str:
     """What an error's message says has happened.
 
-    TensorFlow puts what it says about a graph behind the places where the operation was defined,
-    and more of these behind it; both are left out.
+    TensorFlow puts messages about a graph after the places where the operation was defined, and
+    more such places after them; this leaves out both.
     """
     kept: list[str] = []
     traced = False
@@ -64,7 +64,7 @@ def cause_of(message: str) -> str:
 def printable_lines(text: str) -> str:
     """A text (a log, a hint) with its lines and tabs, and otherwise only printable characters.
 
-    Nothing in it moves a terminal's cursor, sets a title or turns the direction of writing.
+    Nothing in it moves a terminal's cursor, sets a title or changes the direction of writing.
     """
     if text.replace("\n", "").isprintable():
         return text
@@ -75,7 +75,7 @@ def printable_lines(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 5) -> str:
-    """At most so many of the known names in a sentence, those first that look like `name`."""
+    """At most `most` of the known names as part of a sentence, the most similar to `name` first."""
 
     def unlike(other: str) -> tuple[float, str]:
         pair = SequenceMatcher(None, name.casefold(), other.casefold())

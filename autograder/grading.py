@@ -1,4 +1,4 @@
-"""Grades a class: compute in parallel, record one after the other, show it growing."""
+"""Grades a class: computes in parallel, records one by one, and shows the progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from autograder.release import see_that_they_are_notebooks
 
 
 class View:
-    """What a person sees while a class is graded: a table that grows, and a bar below it."""
+    """The view of a running grading: a growing table with a progress bar below."""
 
     def __init__(self, notebooks: list[str], total: int) -> None:
         self.table = score_table(notebooks)
@@ -54,7 +54,7 @@ class View:
     def on(self, console: Console) -> Iterator[View]:
         """Show the view on `console` until the block ends; the finished table stays.
 
-        Where no cursor can move, each student is a line, and the table comes last.
+        Without a terminal, each student is printed as one line, and the table comes last.
         """
         if console.is_terminal:
             with Live(Group(self.table, self.progress), console=console):
@@ -65,11 +65,11 @@ class View:
         console.print(self.table)
 
     def advance(self) -> None:
-        """One more notebook is computed."""
+        """Count one more computed notebook."""
         self.progress.advance(self._task)
 
     def add(self, result: SubmissionResult) -> None:
-        """One more student is recorded."""
+        """Add one more recorded student."""
         total = f"{result.score:g}/{result.max_score:g}"
         self.table.add_row(escape(result.student), *map(_cell, result.notebooks), total)
         if self._lines is not None:
@@ -81,7 +81,7 @@ class View:
 
 @dataclass(frozen=True)
 class Plan:
-    """Whom to grade: every notebook of the assignment for each student."""
+    """What to grade: every notebook of the assignment, for each of the students."""
 
     course: Course
     assignment: str
@@ -90,12 +90,12 @@ class Plan:
 
     @classmethod
     def of(cls, course: Course, assignment: str, students: list[str]) -> Plan:
-        """A plan for `students`, or for all who handed in anything.
+        """A plan for `students` or, if there are none, for everyone who handed in anything.
 
         Raises UserError when the assignment, or one of the students, has nothing to grade.
         """
         notebooks = course.notebooks(check_name(assignment))
-        course.secret()  # a damaged one is found before anything is shown
+        course.secret()  # raises for a damaged one before anything is shown
         folders = course.release(assignment), course.source(assignment)
         own = [folder / f"{name}.ipynb" for folder in folders for name in notebooks]
         see_that_they_are_notebooks(path for path in own if path.exists())
@@ -111,7 +111,7 @@ class Plan:
         return cls(course, assignment, chosen, notebooks)
 
     def view(self) -> View:
-        """The view to show while this plan is carried out."""
+        """A view for this plan."""
         return View(self.notebooks, len(self.students) * len(self.notebooks))
 
 
@@ -120,8 +120,8 @@ def grade_class(
 ) -> list[SubmissionResult]:
     """Grade the students of `plan` and record them in the gradebook.
 
-    What has not changed since it was recorded is neither computed nor recorded again, unless
-    `force` says so.  An interrupted run keeps what it has computed and recorded.
+    Work that has not changed since it was recorded is neither graded nor recorded again, unless
+    `force` is set.  An interrupted run keeps everything computed and recorded so far.
     """
     course, assignment = plan.course, plan.assignment
     results: dict[str, SubmissionResult] = {}
@@ -157,14 +157,14 @@ def grade_class(
 
 
 def _refused(plan: Plan, engine: Engine, student: str, why: str) -> SubmissionResult:
-    """The answer for a student for whom nothing can be recorded."""
+    """The result of a student for whom nothing can be recorded."""
     jobs = [engine.job(student, plan.assignment, name) for name in plan.notebooks]
     notebooks = [cannot_grade(job, why).result for job in jobs]
     return SubmissionResult(printable(student), plan.assignment, notebooks)
 
 
 def _state(course: Course, student: str, work: dict[Job, str]) -> str:
-    """What a student's record depends on, beside the results themselves."""
+    """What a student's record depends on besides the results themselves."""
     digest = sha256()
     for job, owner in work.items():
         if owner == student:
@@ -173,7 +173,7 @@ def _state(course: Course, student: str, work: dict[Job, str]) -> str:
 
 
 def _mark(plan: Plan, student: str) -> Path:
-    """What was recorded for a student, and what it depended on."""
+    """The file that holds what was recorded for a student, and what it depended on."""
     return plan.course.private / "recorded" / plan.assignment / f"{student}.json"
 
 
@@ -190,11 +190,11 @@ def _is_recorded(plan: Plan, student: str, wanted: Mapping[str, object]) -> bool
 
 
 def score_table(notebooks: list[str]) -> Table:
-    """An empty table of scores per student and notebook."""
+    """An empty table of scores, by student and notebook."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("student", overflow="fold", min_width=10)
     for name in notebooks:
-        # Breaks at hyphens, so that five notebooks fit into 80 columns.
+        # Break at hyphens, so that five notebooks fit into 80 columns.
         table.add_column(name.replace("-", "-\n"), justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     return table
@@ -208,9 +208,9 @@ def _cell(notebook: NotebookResult) -> str:
 
 
 def reasons(results: list[SubmissionResult], remarks: list[str], console: Console) -> None:
-    """Print why notebooks were not graded, or not wholly, and what a person should look at.
+    """Print why notebooks were not graded, or only partly, and what a person should look into.
 
-    That is how notebooks were found, which checks broke at what they were given, and `remarks`.
+    This includes how notebooks were found, which checks broke at a student's value, and `remarks`.
     """
     for result in results:
         whole = {notebook.reason for notebook in result.notebooks if notebook.status != "graded"}
@@ -226,7 +226,7 @@ def reasons(results: list[SubmissionResult], remarks: list[str], console: Consol
 
 
 def untimed(plan: Plan) -> list[str]:
-    """A line for each submission that may be late, though its timestamp does not tell."""
+    """A line for each submission that may be late although its timestamp does not say so."""
     lines = []
     for student in plan.students:
         said = time_in(handed_in_at(plan.course, student, plan.assignment))[1]

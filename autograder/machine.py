@@ -1,4 +1,4 @@
-"""What the machine and the account refuse, in words: what happened, where, and what to do next."""
+"""Explains errors of the machine or the account: what happened, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autograder.errors import UserError, printable
 
 _AGAIN = "the same command then goes on from there"
 _OWNER = "run this as the account that owns the course, or give this one the right"
-# Error numbers that say something about the machine or the account, and never about our code.
+# Error numbers that concern the machine or the account, and never our code.
 _REFUSED = {
     errno.EACCES: f"it is not for this account; {_OWNER}",
     errno.EPERM: f"it is not for this account; {_OWNER}",
@@ -29,7 +29,7 @@ _REFUSED = {
     errno.ENOTDIR: "there is a file where a folder should be; move it away",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What SQLite says about the file of a gradebook.
+# SQLite's messages about a gradebook's file.
 _DATABASE = {
     "database or disk is full": "",
     "file is not a database|malformed|disk image|encrypted": "it is damaged; restore it from a "
@@ -46,9 +46,9 @@ _SQLITE = re.compile(r"\(?sqlite3\.\w+(?:\)|:) ([^\n]*)")
 
 
 def explained(said: BaseException | str) -> str:
-    """One line about what the machine or the account refused; empty when it is something else.
+    """One line about an error of the machine or the account; "" for any other error.
 
-    said: an error, or a text that names errors as Python does, of which the last counts.
+    said: an error, or a text that quotes errors as Python prints them; the last one counts.
     """
     text = str(said)
     if isinstance(said, MemoryError) or "MemoryError" in text:
@@ -86,7 +86,7 @@ def _database(said: str) -> str:
 
 
 def _full(name: str) -> str:
-    """That there is no room, and how much is left where this program writes."""
+    """The message for a full disk, with the space left where this program writes."""
     places = dict.fromkeys([str(Path.cwd()), tempfile.gettempdir()])
     left = ", ".join(f"{shutil.disk_usage(p).free >> 20} MB in {printable(p)}" for p in places)
     what = f" for {name}" if name else ""
@@ -94,13 +94,13 @@ def _full(name: str) -> str:
 
 
 def settle_in() -> None:
-    """Make do with an account without a home, and with a terminal that cannot show every name.
+    """Cope with an account without a home and with a terminal that cannot show every name.
 
-    Raises UserError when names of files cannot be read here.
+    Raises UserError when file names cannot be decoded.
     """
     try:
         Path.home()
-    except RuntimeError:  # no entry in passwd: as Debian calls the home of those who have none
+    except RuntimeError:  # no entry in passwd: Debian's name for a home that does not exist
         os.environ["HOME"] = "/nonexistent"
     if sys.getfilesystemencoding().lower() != "utf-8":
         raise UserError(

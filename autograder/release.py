@@ -26,7 +26,7 @@ from autograder.errors import UserError, printable
 
 WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 _LOGGED = re.compile(r"Step: (\d+), Loss: ([\d.]+), Accuracy: ([\d.]+)")
-_TELLING = 12  # a line with fewer characters (`i = 0`) tells nothing
+_TELLING = 12  # shorter lines (`i = 0`) are not distinctive
 
 
 def source_notebooks(course: Course, assignment: str) -> list[Path]:
@@ -39,21 +39,21 @@ def source_notebooks(course: Course, assignment: str) -> list[Path]:
 
 
 def see_that_they_are_notebooks(paths: Iterable[Path]) -> None:
-    """Raise UserError for a file of the course that is none, after a failed merge for example."""
+    """Raise UserError for a course file that is no notebook, for example after a failed merge."""
     for path in paths:
         try:
             nbformat.read(path, as_version=4)
         except OSError:
             raise
-        except Exception as error:  # nbformat has many for what is no notebook
+        except Exception as error:  # nbformat raises many kinds for files that are no notebooks
             why = printable(error, limit=120) or type(error).__name__
             raise UserError(f"{path} is no notebook any more ({why}); mend it") from error
 
 
 def leaks(course: Course, assignment: str) -> list[str]:
-    """What stands in the release that must not; empty when all is well.
+    """Everything in the release that must not be there; empty when all is well.
 
-    Looked for: solution lines, the markers around them, outputs, and texts of hidden checks.
+    This searches for solution lines, the markers around them, outputs, and texts of hidden checks.
     """
     found = []
     solution_lines: set[str] = set()
@@ -61,7 +61,7 @@ def leaks(course: Course, assignment: str) -> list[str]:
     for path in source_notebooks(course, assignment):
         for cell in nbformat.read(path, as_version=4).cells:
             inside, outside = _split(cell.source)
-            if is_solution(cell) and not inside:  # without markers nbgrader clears all of it
+            if is_solution(cell) and not inside:  # without markers, nbgrader clears the whole cell
                 inside, outside = outside, []
             solution_lines |= _telling(inside)
             given |= _telling(outside)
@@ -121,9 +121,9 @@ def _hidden_texts(assignment: str, notebooks: list[str]) -> set[str]:
 
 
 class Training:
-    """The solved notebooks, run once for real and remembered in the course's private folder.
+    """The solved notebooks, run once for real and cached in the course's private folder.
 
-    What is remembered is keyed by the code and the versions it was made with, not by the text.
+    The cache key covers their code and the package versions, but not their text.
     """
 
     def __init__(self, course: Course, assignment: str) -> None:
@@ -148,12 +148,13 @@ class Training:
         return (self.folder / "done").is_file()
 
     def run(self, data: dict[str, Path], progress: Callable[[str, str], object]) -> Path:
-        """Run what has not been run; the folder with executed notebooks and checkpoint.
+        """Run the notebooks not run yet; returns the folder with executed notebooks and checkpoint.
 
-        Where another command is at it, wait for that one.
+        If another command is running them, wait for it.
 
         data: folders the notebooks may read, by the environment variable that names each.
         progress: called with (notebook, latest line printed by it).
+
         Raises UserError when a solution does not run.
         """
         if self.done:
@@ -176,7 +177,7 @@ class Training:
         for path in self.course.source(self.assignment).iterdir():
             if path.is_file() and path.suffix != ".ipynb":
                 shutil.copyfile(path, self.folder / path.name)
-        # All lie there from the start, as in a student's folder: their last cells look at it.
+        # All are there from the start, as in a student's folder: the last cells look for them.
         for path in paths:
             if not (self.folder / path.name).exists():
                 nbformat.write(solved(nbformat.read(path, as_version=4)), self.folder / path.name)
@@ -222,7 +223,7 @@ class Training:
 
 
 def solution_run(course: Course, assignment: str, console: Console) -> Path:
-    """The folder of the executed solutions; runs them if need be, and shows how far it is."""
+    """The folder of the executed solutions; runs them if necessary, and shows the progress."""
     training = Training(course, assignment)
     if training.done:
         return training.folder
@@ -247,7 +248,7 @@ def solution_run(course: Course, assignment: str, console: Console) -> Path:
             task = tasks[notebook]
             if line == WAITING:
                 console.print("another command is running the notebooks; waiting for it")
-            if line == RUNNING and not console.is_terminal:  # where no bar is drawn
+            if line == RUNNING and not console.is_terminal:  # no bar is drawn there
                 console.print(f"running {notebook}")
             logged = _LOGGED.match(line)
             if logged:
@@ -276,7 +277,7 @@ def make_release(course: Course, assignment: str) -> None:
 
 
 def make_solutions(course: Course, assignment: str, executed: Path) -> None:
-    """Put the executed notebooks into `solutions/<assignment>`, without machine-made noise."""
+    """Put the executed notebooks into `solutions/<assignment>`, without output on stderr."""
     target = course.root / "solutions" / assignment
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.ipynb"):
@@ -293,7 +294,7 @@ def make_solutions(course: Course, assignment: str, executed: Path) -> None:
 
 
 def solution_matches(course: Course, assignment: str) -> list[str]:
-    """Names of solution notebooks whose cells differ from what `source/` would give."""
+    """Names of solution notebooks whose cells differ from those that `source/` would give."""
     stale = []
     for path in source_notebooks(course, assignment):
         made = course.root / "solutions" / assignment / path.name

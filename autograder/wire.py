@@ -1,9 +1,10 @@
 """Frames between the kernel zone and the checks zone: JSON and raw array buffers.
 
-A frame is ``MAGIC``, two little-endian unsigned 32-bit lengths (header, payload), a JSON
-header ``{"body": …, "arrays": [{"dtype", "shape"}, …]}`` and the arrays' bytes, C-ordered,
-one after the other.  In the body an array is written as ``{"array": k}``.  Nothing is ever
-unpickled, and a reader decides from the header alone whether it accepts the payload.
+A frame is ``MAGIC``, two little-endian unsigned 32-bit lengths (header, payload), a JSON header
+``{"body": …, "arrays": [{"dtype", "shape"}, …]}`` and the arrays' bytes, C-ordered, one after the
+other.  In the body, an array is written as ``{"array": k}`` and a dict as ``{"map": [[key, value],
+…]}``.  Nothing is ever unpickled, and a reader decides from the header alone whether to accept the
+payload.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 MAGIC = b"KIT1"
 HEADER_LIMIT = 1 << 20
 PAYLOAD_LIMIT = 256 << 20
-NUMBERS_LIMIT = 64 << 20  # in all arrays of a frame; a reader may want each as a float64
+NUMBERS_LIMIT = 64 << 20  # in all arrays of a frame; a reader may convert each to float64
 DEPTH_LIMIT = 12
 DTYPES = frozenset(
     {"bool", "float16", "float32", "float64"}
@@ -30,8 +31,8 @@ DTYPES = frozenset(
 )
 OUT_OF_TIME = "no complete frame in time"
 _PREFIX = struct.Struct("<4sII")
-# A `time.monotonic()` value for the whole frame; or a function, called before each wait, that says
-# how long to wait until it is called again, 0 when time is over.
+# A `time.monotonic()` value for the whole frame; or a function, called before each wait, that
+# returns how long to wait until the next call, 0 when time is up.
 Deadline = float | Callable[[], float] | None
 
 
@@ -44,14 +45,14 @@ class WireClosed(WireError):
 
 
 class WireTimeout(WireError):
-    """No complete frame arrived, or was taken, in time."""
+    """No complete frame arrived, or was accepted, in time."""
 
 
 def _pack(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
     if depth > DEPTH_LIMIT:
         raise WireError(f"a value is nested more than {DEPTH_LIMIT} deep")
     if isinstance(value, np.ndarray | np.generic):
-        # A plain array: a subclass's own idea of its bytes does not travel.
+        # Make it a plain array, so that a subclass cannot redefine its bytes.
         plain = np.asarray(value, order="C")
         if plain.dtype.name not in DTYPES:
             raise WireError(f"an array of dtype {plain.dtype} cannot be sent")
@@ -74,7 +75,7 @@ def _unpack(value: Any, arrays: dict[int, np.ndarray], depth: int = 0) -> Any:
     if isinstance(value, dict):
         match value:
             case {"array": int(index)} if len(value) == 1 and index in arrays:
-                # Named twice, a small frame could become a huge array in the reader's hands.
+                # An array named twice could turn a small frame into huge data for the reader.
                 return arrays.pop(index)
             case {"map": list(pairs)} if len(value) == 1:
                 return dict(_pair(pair, arrays, depth + 1) for pair in pairs)
@@ -107,7 +108,7 @@ def send(connection: socket.socket, body: Any, deadline: Deadline = None) -> Non
     if len(header) > HEADER_LIMIT or size > PAYLOAD_LIMIT:
         raise WireError(f"a frame of {len(header)} + {size} bytes is too large")
     parts = [memoryview(_PREFIX.pack(MAGIC, len(header), size) + header)]
-    # A reader that has all bytes may be gone already; nothing is no reason to notice that.
+    # Skip empty arrays: a reader that has all bytes may already be gone, and sending would fail.
     parts += [_bytes_of(array) for array in arrays if array.size]
     for part in parts:
         while part:
@@ -124,8 +125,8 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 def receive(connection: socket.socket, deadline: Deadline = None) -> Any:
     """Receive one frame and return its body; arrays are fresh, C-ordered `np.ndarray`s.
 
-    Raises WireClosed, WireTimeout or WireError; never allocates more than
-    `HEADER_LIMIT + PAYLOAD_LIMIT` bytes.
+    Raises WireClosed, WireTimeout or WireError; never receives more than `HEADER_LIMIT +
+    PAYLOAD_LIMIT` bytes.
     """
     magic, header_size, payload_size = _PREFIX.unpack(_exactly(connection, _PREFIX.size, deadline))
     if magic != MAGIC:
@@ -149,7 +150,7 @@ def receive(connection: socket.socket, deadline: Deadline = None) -> Any:
 
 
 def _allocate(described: list[Any], size: int) -> list[np.ndarray]:
-    """Arrays of the described dtypes and shapes, without their content of `size` bytes."""
+    """Arrays of the described dtypes and shapes, yet to be filled with `size` bytes."""
     wanted: list[tuple[np.dtype[Any], list[int]]] = []
     numbers, left = 0, size
     for entry in described:
@@ -173,7 +174,7 @@ def _allocate(described: list[Any], size: int) -> list[np.ndarray]:
         raise WireError("bytes are left over behind the last array")
     try:
         return [np.empty(shape, dtype) for dtype, shape in wanted]
-    except ValueError as error:  # without elements, but too large for NumPy to describe
+    except ValueError as error:  # no elements, but a shape too large for NumPy
         raise WireError("an array has an impossible shape") from error
 
 
