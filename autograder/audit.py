@@ -34,7 +34,7 @@ import shutil
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -171,7 +171,7 @@ class Audit:
         checks: every hidden check of the audited notebooks, in order.
         outcomes: the outcomes of the trials, in order.
         graded_with: by notebook, the digest of what graded it.
-        made: the number of machine-made variants of each kind, tried or not.
+        made: the number of machine-made variants of each kind and notebook, tried or not.
         stale: lines about rows that explain mutations that do not exist.
         demands: what the notebooks ask for, and in which words.
 
@@ -181,7 +181,7 @@ class Audit:
     checks: dict[str, list[Check]]
     outcomes: list[Outcome]
     graded_with: dict[str, str] = field(default_factory=dict)
-    made: dict[str, int] = field(default_factory=dict)
+    made: dict[str, dict[str, int]] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
 
@@ -201,9 +201,14 @@ class Audit:
         return {fate: found[fate] for fate in (KILLED, ELSEWHERE, SURVIVES)}
 
     @property
-    def every(self) -> bool:
-        """Whether all possible variants were tried."""
-        return all(len(self.of(kind)) == count for kind, count in self.made.items())
+    def whole(self) -> list[str]:
+        """The notebooks of which all possible variants were tried."""
+        tried = Counter((o.trial.kind, o.trial.notebook) for o in self.outcomes)
+        return [
+            name
+            for name in self.checks
+            if all(tried[kind, name] == count.get(name, 0) for kind, count in self.made.items())
+        ]
 
     @property
     def never_killed(self) -> list[str]:
@@ -660,13 +665,13 @@ def audit(
     engine: Engine,
     jobs: int,
     console: Console,
-    every: bool = False,
+    whole: Collection[str] = (),
 ) -> Audit:
     """Grade every trial of `notebooks` and judge its outcome; shows a progress bar on `console`.
 
-    every: try all variants rather than a sample.
+    whole: notebooks of which all variants are tried rather than a sample.
     """
-    trials, made, stale = _chosen(tables, notebooks, every)
+    trials, made, stale = _chosen(tables, notebooks, whole)
     module = tables.files()
     files = module.files(tables.course, console) if module is not None else None
     outcomes: list[Outcome] = []
@@ -694,13 +699,14 @@ def audit(
 
 
 def _chosen(
-    tables: Tables, notebooks: list[str], every: bool
-) -> tuple[list[Trial], dict[str, int], list[str]]:
+    tables: Tables, notebooks: list[str], whole: Collection[str]
+) -> tuple[list[Trial], dict[str, dict[str, int]], list[str]]:
     """The trials of some notebooks, their numbers of variants, and explanations of no variant."""
     trials, variants = tables.trials(), tables.variants()
-    trials += variants if every else sample(variants)
-    mine = [trial for trial in variants if trial.notebook in notebooks]
-    made = {kind: sum(trial.kind == kind for trial in mine) for kind in SAMPLE}
+    drawn = {id(trial) for trial in sample(variants)}
+    trials += [t for t in variants if t.notebook in whole or id(t) in drawn]
+    mine = Counter((trial.kind, trial.notebook) for trial in variants)
+    made = {kind: {name: mine[kind, name] for name in notebooks} for kind in SAMPLE}
     chosen = [trial for trial in trials if trial.notebook in notebooks]
     return chosen, made, tables.unknown(variants)
 
@@ -709,7 +715,7 @@ def _summed_up(
     tables: Tables,
     notebooks: list[str],
     outcomes: list[Outcome],
-    made: dict[str, int],
+    made: dict[str, dict[str, int]],
     stale: list[str],
 ) -> Audit:
     """The audit of some notebooks, including what the tables say about them."""
@@ -769,10 +775,10 @@ def _judge_mutation(outcome: Outcome) -> Outcome:
 # -- the report --------------------------------------------------------------------------------
 
 
-def expected(tables: Tables, notebooks: list[str], every: bool = False) -> Audit:
+def expected(tables: Tables, notebooks: list[str], whole: Collection[str] = ()) -> Audit:
     """The audit of these notebooks in which every trial has its expected outcome."""
     outcomes = []
-    trials, made, stale = _chosen(tables, notebooks, every)
+    trials, made, stale = _chosen(tables, notebooks, whole)
     for trial in trials:
         order = [check.key for check in tables.checks[trial.notebook]]
         wrong = [key for key in order if (key in trial.fails) == (trial.fate == KILLED)]
@@ -832,12 +838,13 @@ def figures(audit: Audit) -> list[tuple[str, str]]:
 
 def report(audit: Audit) -> str:
     """The whole matrix, as Markdown."""
+    some = len(audit.whole) < len(audit.checks)
+    all_of = "".join(f" --all-of {name}" for name in audit.whole) if some else ""
     lines = [
         f"# How right the grades of {audit.assignment} are",
         "",
-        f"Made by `autograder audit {audit.assignment} --report docs/validity.md`; edit the tables "
-        "in `tests/validity/`,",
-        "not this.",
+        f"Made by `autograder audit {audit.assignment}{all_of} --report docs/validity.md`;",
+        "edit the tables in `tests/validity/`, not this.",
         "",
         "A *mutant* is a solution with one mistake. It must fail just the checks that are about",
         "this mistake: everything else in the notebook is right and keeps its points. An",
@@ -870,16 +877,19 @@ def report(audit: Audit) -> str:
 def _made_by_machine(audit: Audit) -> list[str]:
     """The fates of mutations and rewritings by cell and by operator, and the explained ones."""
     mutations, rewritten = audit.of(MUTATION), audit.of(REWRITING)
-    counts = [
-        f"{audit.made.get(MUTATION, 0)} mutations",
-        f"{audit.made.get(REWRITING, 0)} rewritings",
-    ]
-    tried = (
-        "every one was tried"
-        if audit.every
-        else f"{len(mutations)} and {len(rewritten)} of them were tried, drawn from all cells "
-        f"with the seed {SAMPLE_SEED}"
-    )
+    counts = [f"{sum(audit.made.get(kind, {}).values())} {kind}s" for kind in (MUTATION, REWRITING)]
+    drawn = f"drawn from all cells with the seed {SAMPLE_SEED}"
+    if len(audit.whole) == len(audit.checks):
+        tried = "every one was tried"
+    elif audit.whole:
+        rest = [o for o in [*mutations, *rewritten] if o.trial.notebook not in audit.whole]
+        kinds = Counter(o.trial.kind for o in rest)
+        tried = (
+            f"every one of {', '.join(f'`{name}`' for name in audit.whole)} was tried, and of the "
+            f"others {kinds[MUTATION]} and {kinds[REWRITING]}, {drawn}"
+        )
+    else:
+        tried = f"{len(mutations)} and {len(rewritten)} of them were tried, {drawn}"
     lines = [
         "",
         "## Made by machine",

@@ -219,6 +219,10 @@ def audit(
         bool,
         typer.Option("--all", help="Try every machine-made variant, not a sample; takes hours."),
     ] = False,
+    all_of: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="The same of one notebook (may be repeated)."),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the whole matrix to this file, if all is well."),
@@ -236,14 +240,15 @@ def audit(
     here = Course.at(course)
     tables = auditing.Tables(here, assignment)
     chosen = notebook or list(tables.sources)
-    for name in chosen:
+    for name in [*chosen, *(all_of or [])]:
         if name not in tables.sources:
             raise UserError(
                 f"{assignment} has no notebook {name}; it has {nearest(name, tables.sources)}"
             )
     shown = Console(stderr=True, highlight=False) if json_ else console
     engine = engine_of(here, jobs, scheduler=scheduler)
-    found = auditing.audit(tables, chosen, engine, jobs, shown, all_)
+    whole = chosen if all_ else all_of or []
+    found = auditing.audit(tables, chosen, engine, jobs, shown, whole)
     if json_:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
