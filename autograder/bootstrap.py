@@ -20,6 +20,10 @@ STAMP = VENV / "kit-stamp"
 SERVER_CONFIGURATION = VENV / "etc" / "jupyter" / "jupyter_server_config.d"
 WANTED = (3, 11)
 
+STYLE = [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"]]
+# Two files at a time, in the order of their names: those with few tests take longest.
+PYTEST = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+
 COMMANDS = {
     "setup": ("make the environment in .venv", []),
     "demo": (
@@ -30,14 +34,15 @@ COMMANDS = {
         "show the course on a JupyterHub, until Ctrl-C",
         [["-m", "hub"]],
     ),
+    "quick": (
+        "lint, check types, run the tests that start no kernel, in a minute",
+        [*STYLE, [*PYTEST, "-m", "not (kernel or training or course or hub or browser)"]],
+    ),
     "test": (
         "lint, check types, run all tests, grade the grader of notebook 1",
         [
-            ["-m", "ruff", "check", "."],
-            ["-m", "ruff", "format", "--check", "."],
-            ["-m", "mypy"],
-            # Two files at a time, in the order of their names: those with few tests take longest.
-            ["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"],
+            *STYLE,
+            PYTEST,
             # The other notebooks take an hour; that docs/validity.md was written by an audit of
             # just these checks and this engine is tested.
             ["-m", "autograder", "audit", "ch4-cnn", "--notebook", "1-orenist-filter"],

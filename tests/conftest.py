@@ -19,6 +19,15 @@ from autograder.engine.warm import WarmInterpreter
 from autograder.kernel import isolate
 from autograder.release import Training
 
+# Marks by what a test asks for; `make quick` leaves out whatever has one of them.
+MARKS = {
+    "kernel": {"warm"},
+    "training": {"solved_run"},
+    "course": {"course_copy", "original"},
+    "hub": {"hub", "installed"},
+    "browser": {"browser", "chromium"},
+}
+
 SAVE = f"""
 import numpy as np, tensorflow.compat.v1 as tf
 tf.disable_v2_behavior()
@@ -27,6 +36,27 @@ with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
     tf.train.Saver().save(sess, "./{PREFIX.rpartition("-")[0]}", global_step=4000)
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the fixtures that it uses, directly or through others."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        for mark, fixtures in MARKS.items():
+            if used & fixtures:
+                item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def _no_unmarked_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that starts a warm interpreter and is not marked for it."""
+    if any(request.node.get_closest_marker(mark) for mark in MARKS):
+        return
+
+    def start(*_: object) -> None:
+        pytest.fail("it starts a kernel: mark it with pytest.mark.kernel")
+
+    monkeypatch.setattr(WarmInterpreter, "__init__", start)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from autograder.engine.bundle import Bundle, Cluster, pack
 from autograder.engine.grade import Job, grade_notebook
 from autograder.errors import UserError
 
+pytestmark = pytest.mark.kernel
+
 pytest.importorskip("distributed")
 
 FIRST, SECOND = NOTEBOOKS

@@ -37,6 +37,8 @@ from hub.install import bring, make_account
 from hub.processes import Process
 from hub.site import CourseOnSite, Place, Site
 
+pytestmark = pytest.mark.hub
+
 as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="people on a Hub are Unix accounts, which only root can make"
 )

@@ -13,6 +13,8 @@ from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
 
 from autograder.engine.pool import ATTEMPTS
 
+pytestmark = pytest.mark.course
+
 FIRST, SECOND = NOTEBOOKS
 STUDENTS = 4
 GRADE = ("autograder", "grade", ASSIGNMENT, "--jobs", "2")

@@ -35,6 +35,8 @@ from autograder.data import mnist
 from autograder.engine.sandbox import CONTROL_GROUP, LAYERS
 from autograder.kernel import isolate
 
+pytestmark = pytest.mark.course
+
 AS_ROOT = os.geteuid() == 0
 QUICK = (NOTEBOOKS[0], NOTEBOOKS[3])  # filters by hand, and a network that is trained
 

@@ -22,6 +22,8 @@ from autograder.record.feedback import FeedbackExporter
 from autograder.record.pages import PageExporter
 from autograder.record.rendering import NotRendered, Renderer
 
+pytestmark = pytest.mark.kernel
+
 TEMPLATES = ("feedback", "formgrade", "classic")
 RELEASE = nbformat.v4.new_notebook(
     cells=[
