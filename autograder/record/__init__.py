@@ -1,1 +1,1 @@
-"""The record zone: results go into nbgrader's gradebook and notebooks, one writer at a time."""
+"""The record zone writes results to nbgrader's gradebook and notebooks, one writer at a time."""

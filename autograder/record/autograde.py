@@ -1,8 +1,8 @@
-"""nbgrader's `autograde`, held to a definite answer for every submission.
+"""nbgrader's `autograde`, changed so that every submission gets a definite answer.
 
-Stock nbgrader passes over a folder without notebooks, copies whatever a student handed in
-(following links), and ends the whole batch at an unreadable timestamp.  The command, formgrader
-and the Python interface use this class instead, once `install` has put it in place.
+Stock nbgrader skips a folder without notebooks, copies every submitted file (following links), and
+aborts the whole batch at an unreadable timestamp.  After `install`, the command, formgrader and the
+Python API use `DefiniteAutograde` instead.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from autograder.errors import INTERRUPTED, CannotGrade, printable
 from autograder.record.feedback import SerialFeedback
 from autograder.record.locks import OneWriter
 
-# What nbgrader's exchange needs to find whose feedback a page is.
+# The exchange reads these files to tell whose feedback a page is.
 CARRIED = ("timestamp.txt", "submission_secret.txt")
 
 
 class _CopiesNothing(BaseConverter):  # type: ignore[misc]
-    """Stands between nbgrader's `Autograde` and the class that copies submitted files."""
+    """Overrides, for nbgrader's `Autograde`, the base class that copies submitted files."""
 
     def init_assignment(self, assignment_id: str, student_id: str) -> None:
-        """Make the folder for the graded notebooks, and leave the student's files alone."""
+        """Make the folder for the graded notebooks; copy nothing but the files in `CARRIED`."""
         folder = Path(self._format_dest(assignment_id, student_id))
         folder.mkdir(parents=True, exist_ok=True)
         course = Course.at(Path(self.coursedir.root))
@@ -48,13 +48,13 @@ class _CopiesNothing(BaseConverter):  # type: ignore[misc]
         for name in CARRIED:
             (folder / name).unlink(missing_ok=True)  # it may be read-only
             if name == "timestamp.txt" and time_in(submitted)[0] is None:
-                continue  # nbgrader's next command would stop at it
+                continue  # nbgrader's next command would fail on it
             with contextlib.suppress(CannotGrade, FileNotFoundError):
                 (folder / name).write_bytes(read_regular(submitted, name, 4096, own_links=True))
 
 
 class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[misc]
-    """Grades every notebook of the release for every student who handed in anything."""
+    """Grades every released notebook for every student with a submission."""
 
     force: bool
 
@@ -65,7 +65,7 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
         self._odd: dict[str, str] = {}
 
     def _timestamp(self, folder: str) -> datetime | None:
-        """When a submission was handed in, which nbgrader asks of two folders."""
+        """When a submission was handed in; nbgrader asks this of two folders."""
         path, course = Path(folder), Course.at(Path(self.coursedir.root))
         if path.absolute().parents[1] == course.root / "submitted":
             path = handed_in_at(course, path.parent.name, path.name)
@@ -74,7 +74,7 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
         return time_in(path)[0]
 
     def init_destination(self, assignment_id: str, student_id: str) -> bool:
-        """Decide whether to grade a submission: also when the last run was killed at it."""
+        """Decide whether to grade a submission; a killed run's unfinished one is graded again."""
         self._unfinished = unfinished(
             Course.at(Path(self.coursedir.root)), assignment_id, student_id
         )
@@ -89,16 +89,16 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
         return wanted
 
     def set_permissions(self, assignment_id: str, student_id: str) -> None:
-        """Finish a submission, all of whose notebooks are recorded."""
+        """Finish a submission: nbgrader calls this once all its notebooks are recorded."""
         super().set_permissions(assignment_id, student_id)
         self._unfinished.unlink()
 
     def convert_notebooks(self) -> None:
-        """Grade what there is to grade; exit with 130 when interrupted."""
+        """Grade all submissions found; exit with status 130 when interrupted."""
         try:
             with one_run():
                 super().convert_notebooks()
-        except KeyboardInterrupt:  # nbgrader has said so
+        except KeyboardInterrupt:  # nbgrader has logged it
             raise SystemExit(INTERRUPTED) from None
         for student, why in self._odd.items():
             self.log.error("%s was not graded: %s", printable(student), why)
@@ -106,9 +106,9 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
             raise NbGraderException("somebody was not graded; what is above says why")
 
     def init_notebooks(self) -> None:
-        """List the released notebooks for each submission, whether handed in or not.
+        """List all released notebooks for each submission, including those not handed in.
 
-        A student is named as the folder is, or several by a pattern.
+        `student_id` is the name of a student's folder or a glob pattern.
         """
         course = Course.at(Path(self.coursedir.root))
         wanted = course.notebooks(self.coursedir.assignment_id)
@@ -128,23 +128,23 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
             folder = self._format_source(assignment, student)
             self.assignments[folder] = [os.path.join(folder, f"{name}.ipynb") for name in wanted]
         if not self.assignments and not self._odd:
-            super().init_notebooks()  # says so in nbgrader's words
+            super().init_notebooks()  # raises nbgrader's own error
 
 
 def unfinished(course: Course, assignment: str, student: str) -> Path:
-    """The file that is there while a submission is being recorded, and after a run killed at it."""
+    """The marker file of a submission being recorded; it survives a run that is killed."""
     return course.private / "recording" / assignment / student
 
 
 def handed_in_at(course: Course, student: str, assignment: str) -> Path:
-    """The folder in which a submission's `timestamp.txt` lies, or would."""
+    """The folder of a submission's `timestamp.txt`, whether or not the file exists."""
     folder, only = course.handed_in(student, assignment)
     places = [folder / name for name in only if (folder / name).is_dir()]
     stamped = [place for place in [*places, folder] if os.path.lexists(place / "timestamp.txt")]
     return stamped[0] if stamped else folder
 
 
-# Names of time zones that mean one thing everywhere, in hours from UTC.
+# Unambiguous time zone abbreviations, in hours from UTC.
 ZONES = {
     **{"UTC": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3},
     **{"MSK": 3, "HKT": 8, "SGT": 8, "AWST": 8, "KST": 9, "JST": 9, "AEST": 10, "AEDT": 11},
@@ -154,16 +154,16 @@ ZONES = {
 
 
 def _own_zones() -> dict[str, float]:
-    """The zones of this machine, by the names that they have here, in hours from UTC."""
+    """The machine's own time zones by abbreviation, in hours from UTC."""
     hours = (-time.timezone / 3600, -time.altzone / 3600)
     return dict(zip((name.upper() for name in time.tzname), hours, strict=True))
 
 
 def time_in(folder: Path) -> tuple[datetime | None, str]:
-    """When a submission was handed in, in UTC without saying so, as nbgrader has it.
+    """When a submission was handed in, and a warning about its `timestamp.txt`.
 
-    None when its `timestamp.txt` does not say; and what is to be said about that, empty where there
-    is none or all is well.
+    The time is a naive datetime in UTC, as nbgrader uses it; None when the file is missing or does
+    not hold a time.  The warning is empty when the file is missing or valid.
     """
     try:
         text = read_regular(folder, "timestamp.txt", 200, own_links=True).decode().strip()
@@ -185,7 +185,7 @@ def time_in(folder: Path) -> tuple[datetime | None, str]:
 
     try:
         *words, last = text.split(" ")
-        if "/" in last and words:  # a zone by its place, as in Asia/Seoul
+        if "/" in last and words:  # an IANA zone such as Asia/Seoul
             at = parser.parse(" ".join(words)).replace(tzinfo=ZoneInfo(last))
         else:
             at = parser.parse(text, tzinfos=zone)
@@ -200,7 +200,7 @@ def time_in(folder: Path) -> tuple[datetime | None, str]:
 
 
 def install() -> None:
-    """Let nbgrader's commands, formgrader and Python interface use the classes above."""
+    """Make nbgrader's commands, formgrader and Python API use the kit's converters."""
     nbgrader.apps.autogradeapp.Autograde = DefiniteAutograde
     nbgrader.apps.api.Autograde = DefiniteAutograde
     CourseDirectory.get_existing_timestamp = lambda _, folder: time_in(Path(folder))[0]

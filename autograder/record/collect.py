@@ -1,8 +1,8 @@
-"""Submissions out of what a learning platform gives for an assignment, into `submitted/`.
+"""Unpacks a learning platform's download of an assignment into `submitted/`.
 
-The archive is the platform's own, but names and files in it are its students': each member is
-measured while it is unpacked, links and paths that lead elsewhere are left out, and archives in it
-stay closed, for grading opens them in the sandbox.  A roster says who is who.
+The platform makes the archive, but students choose the names and files in it: members are measured
+while they are unpacked, links and paths that leave the archive are skipped, and nested archives are
+not opened (grading opens them in the sandbox).  A roster maps the platform's names to students.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from autograder.kernel import archive as zips
 from autograder.record.gradebook import Gradebook
 
 Platform = Literal["moodle", "canvas", "folders"]
-MOST = 200_000  # files of a class
-TOTAL = 50 << 30  # bytes of a class
+MOST = 200_000  # files per class
+TOTAL = 50 << 30  # bytes per class
 ROSTER_LIMIT = 10 << 20
 
 _MOODLE = re.compile(
@@ -44,9 +44,17 @@ _FOLDERS = re.compile(r"^(?P<who>[^/]+)/(?P<path>.+)$")
 
 @dataclass(frozen=True)
 class Person:
-    """A student of the roster: `id` is what the course calls them, `number` what the platform does.
+    """A student of the roster.
 
-    known_as: further names, an address of mail for example.
+    Attributes:
+        id: The student's id in the course.
+        first_name: Empty if the roster does not give it.
+        last_name: Empty if the roster does not give it.
+        email: Empty if the roster does not give it.
+        lms_id: The id that the platform's gradebook uses.
+        number: The platform's number for the student, as in the names of its downloads.
+        known_as: Further names, such as the full name as the platform writes it.
+
     """
 
     id: str
@@ -59,7 +67,7 @@ class Person:
 
     @property
     def names(self) -> set[str]:
-        """Every name that this student goes by, as `_key` has it."""
+        """All names of this student, normalised by `_key`."""
         first, last = self.first_name, self.last_name
         ways = {self.id, self.email, f"{first}{last}", f"{last}{first}", *self.known_as}
         return {_key(name) for name in ways if name.strip()}
@@ -67,9 +75,13 @@ class Person:
 
 @dataclass(frozen=True)
 class Member:
-    """A file of a class: its path, when it was written in nanoseconds, and what gives its content.
+    """A file of the class's download.
 
-    `read` raises CannotGrade or `zips.Unreadable` for what cannot be taken.
+    Attributes:
+        path: Path below the archive or folder.
+        modified: Modification time in nanoseconds.
+        read: Returns the content; raises CannotGrade or `zips.Unreadable` if it is not accepted.
+
     """
 
     path: str
@@ -79,9 +91,15 @@ class Member:
 
 @dataclass
 class Collected:
-    """What became of an archive, by the names of students and of what lies in it.
+    """The outcome of a collection.
 
-    kept: who had a submission already, which was left alone.
+    Attributes:
+        found: Students whose submissions were collected.
+        kept: Students who already had a submission, which was not changed.
+        missing: Students of the roster without a submission.
+        unmatched: Names in the archive that match no student, or several, with the reason.
+        left_out: Files that were not accepted, with the reason.
+
     """
 
     found: list[str] = field(default_factory=list)
@@ -92,11 +110,11 @@ class Collected:
 
     @property
     def complete(self) -> bool:
-        """Whether everything in the archive has found its place."""
+        """Whether every file was assigned to a student and accepted."""
         return not self.unmatched and not self.left_out
 
     def lines(self) -> Iterator[str]:
-        """The summary, a line each."""
+        """The lines of the summary."""
         who = f": {listed(self.found)}" if self.found else ""
         yield f"collected submissions of {len(self.found)} students{who}"
         if self.kept:
@@ -113,13 +131,13 @@ class Collected:
 
 
 def _key(name: str) -> str:
-    """A name without what platforms leave out or add: order of case, spaces and punctuation."""
+    """A name without case, spaces and punctuation, which platforms write in different ways."""
     return "".join(c for c in same_letters(name).casefold() if c.isalnum())
 
 
 # --- the roster ---
 
-# What columns are called, by what they tell; the first that a file has is taken.
+# Possible headings of each column; the first one that the file has is used.
 _COLUMNS = {
     "id": (
         *("username", "user name", "sis login id", "login id", "login", "사용자명", "아이디"),
@@ -145,9 +163,9 @@ _COLUMNS = {
 
 
 def read_roster(path: Path) -> list[Person]:
-    """The students in a platform's own CSV export, or in any with such columns.
+    """The students in a platform's CSV export, or in any CSV file with such columns.
 
-    Raises UserError when it is none, or calls two students alike.
+    Raises UserError if the file cannot be read, has no id column, or repeats an id.
     """
     try:
         data = path.read_bytes()[:ROSTER_LIMIT]
@@ -207,7 +225,7 @@ def _person(row: list[str], places: dict[str, int]) -> Person | None:
 
 
 def enrol(gradebook: Gradebook, people: Iterable[Person]) -> None:
-    """Tell the gradebook who the students are."""
+    """Enter the students in the gradebook."""
     with gradebook.database() as database:
         for person in people:
             database.update_or_create_student(
@@ -225,11 +243,18 @@ def enrol(gradebook: Gradebook, people: Iterable[Person]) -> None:
 def collect(
     course: Course, assignment: str, source: Path, platform: Platform, people: list[Person]
 ) -> Collected:
-    """Fill `submitted/` with what `source`, a zip archive or a folder, holds for an assignment.
+    """Unpack an assignment's submissions into `submitted/`; existing ones are not changed.
 
-    people: of the roster; without any, students are called as the platform calls them.
-    Nobody's submission that is there already is changed.  Raises UserError when nothing can be
-    read, or when the archive is not the platform's.
+    Args:
+        course: The course.
+        assignment: Name of the assignment.
+        source: A zip archive or a folder.
+        platform: Sets how the paths in `source` name students.
+        people: The roster; if empty, students keep the platform's names.
+
+    Raises:
+        UserError: `source` cannot be read, is too large, or is no download of `platform`.
+
     """
     done = Collected()
     with contextlib.ExitStack() as stack:
@@ -254,7 +279,7 @@ def collect(
 
 
 def _members(source: Path, stack: contextlib.ExitStack, done: Collected) -> list[Member]:
-    """Every regular file of a class, but what systems add."""
+    """All regular files in `source`, except those that operating systems and editors add."""
     if source.is_dir():
         found, complete = listing(source, MOST, lambda path, _: _is_made(path))
         if not complete:
@@ -300,7 +325,7 @@ def _from_zip(archive: ZipFile, member: ZipInfo) -> Callable[[], bytes]:
 def _owners(
     members: list[Member], platform: Platform, people: list[Person], done: Collected
 ) -> dict[str, dict[str, Member]]:
-    """Student → path in the submission → file; what belongs to nobody is noted in `done`."""
+    """Student → path in the submission → file; files without an owner are noted in `done`."""
     pattern = {"moodle": _MOODLE, "canvas": _CANVAS, "folders": _FOLDERS}[platform]
     matches = [(member, pattern.search(member.path)) for member in members]
     numbers: dict[str, set[str]] = {}
@@ -314,7 +339,7 @@ def _owners(
             unmatched[f"{printable(member.path, 120)} (no name of a student)"] = None
             continue
         if match.groupdict().get("kind", "file") != "file":
-            continue  # a text typed into the platform
+            continue  # text typed into the platform's form
         number = match.groupdict().get("number") or ""
         who = same_letters(_in_letters(match["who"])).strip()
         if people:
@@ -333,7 +358,7 @@ def _owners(
 
 
 def _in_letters(name: str) -> str:
-    """A name of a folder that may be in the letters of Korean Windows."""
+    """Decode a folder name that may be in CP949, the code page of Korean Windows."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -342,7 +367,7 @@ def _in_letters(name: str) -> str:
 
 
 def _fitting(people: list[Person], who: str, number: str) -> list[Person]:
-    """The students that a name and a number of the platform fit: the number, if it is known."""
+    """The students that match the platform's number, else its name as an id, else any name."""
     by_number = [p for p in people if number and number in (p.number, p.lms_id)]
     if by_number:
         return by_number
@@ -351,7 +376,15 @@ def _fitting(people: list[Person], who: str, number: str) -> list[Person]:
 
 
 def _fill(place: Path, files: dict[str, Member], room: int, done: Collected) -> int:
-    """Write a submission, whole or not at all; the bytes it took."""
+    """Write a submission atomically; return its size in bytes.
+
+    Args:
+        place: The folder to create.
+        files: The files by their path in the submission.
+        room: The most bytes to write; UserError is raised beyond them.
+        done: Receives the files that were not accepted.
+
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=".collecting-", dir=place.parent))
     size = 0
@@ -381,7 +414,10 @@ def _fill(place: Path, files: dict[str, Member], room: int, done: Collected) -> 
 
 
 def chosen(platform: str) -> Platform:
-    """The platform of that name; "" for a folder for each student.  Raises UserError."""
+    """The platform of this name; "" means one folder per student.
+
+    Raises UserError for an unknown name.
+    """
     match platform:
         case "moodle" | "canvas" | "folders":
             return platform

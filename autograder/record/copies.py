@@ -1,9 +1,9 @@
-"""Checkpoints that several students have handed in: found, named, and left to the instructor.
+"""Reports checkpoints that several students handed in, and leaves the judgement to the instructor.
 
-While a submission is graded, digests of the tensors in its checkpoint are noted.  Training starts
-from random numbers and draws random batches, so two trainings never end in the same bits: who
-shares a tensor with somebody else has the same file, whatever it is called and whatever else is
-in it.  Who copied from whom cannot be told from that; all are named, and no score depends on it.
+Grading stores digests of the tensors in each checkpoint.  Training starts from random weights and
+draws random batches, so two runs never end in the same bits: students who share a trained tensor
+share a training run, whatever their files are called or contain besides.  The digests do not show
+who copied from whom, so the report names all of them, and no score depends on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autograder.course import Course, write_whole
 
 
 def note_tensors(course: Course, assignment: str, student: str, digests: Iterable[str]) -> None:
-    """Remember the digests of the tensors that a student's graded submission holds."""
+    """Store the digests of the tensors in a student's graded submission."""
     folder = _folder(course, assignment)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{student}.json", json.dumps(sorted(set(digests))))
@@ -25,8 +25,8 @@ def note_tensors(course: Course, assignment: str, student: str, digests: Iterabl
 def identical_checkpoints(course: Course, assignment: str) -> list[set[str]]:
     """Groups of students whose graded submissions share trained tensors bit for bit.
 
-    Each group has at least two students and is as large as can be; the groups are in the order
-    of their first names.  Only students whose submission is still there count.
+    Groups are the connected components of two or more students, sorted by their first member.
+    Students whose submission has been removed do not count.
     """
     owners: dict[str, set[str]] = {}
     for student in course.students(assignment):
@@ -46,9 +46,9 @@ def identical_checkpoints(course: Course, assignment: str) -> list[set[str]]:
 
 
 def report_copies(course: Course, assignment: str) -> list[str]:
-    """Write `autograded/identical-checkpoints-<assignment>.json`; a line for each group.
+    """Write `autograded/identical-checkpoints-<assignment>.json`; return one line per group.
 
-    The file is there only while there is something to report.
+    The file is removed when there is nothing to report.
     """
     groups = [sorted(group) for group in identical_checkpoints(course, assignment)]
     path = course.root / "autograded" / f"identical-checkpoints-{assignment}.json"

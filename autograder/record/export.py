@@ -1,4 +1,4 @@
-"""Grades as the CSV files that the gradebooks of Moodle and Canvas import."""
+"""Exports grades as CSV files for the gradebooks of Moodle and Canvas."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ Target = Literal["moodle", "canvas"]
 
 @dataclass(frozen=True)
 class Grade:
-    """One student's line: points None when nothing was handed in.
+    """One student's grade for one assignment.
 
-    waiting: answers that a person has still to read.
+    Attributes:
+        student: The student's id in the course.
+        first_name: Empty if unknown.
+        last_name: Empty if unknown.
+        email: Empty if unknown.
+        lms_id: The platform's id; empty if unknown.
+        points: Points after the late penalty; None without a submission.
+        waiting: Number of answers that still need manual grading.
+
     """
 
     student: str
@@ -34,7 +42,14 @@ class Grade:
 
 @dataclass(frozen=True)
 class Column:
-    """An assignment in the file: what the platform calls it, and points by student."""
+    """An assignment in the file.
+
+    Attributes:
+        name: The platform's name of the column.
+        points: Points by student id; None without a submission.
+        possible: Maximum points.
+
+    """
 
     name: str
     points: dict[str, float | None]
@@ -42,11 +57,11 @@ class Column:
 
 
 def grades(gradebook: Gradebook, assignment: str) -> tuple[list[Grade], float]:
-    """Every student of the gradebook, by last name and id, and the possible points.
+    """Grades of all students in the gradebook, sorted by last name and id; the maximum points.
 
-    Raises UserError when the gradebook does not know the assignment.
+    Raises UserError if the gradebook does not know the assignment.
     """
-    gradebook.scores(assignment)  # raises, in the words of every other command
+    gradebook.scores(assignment)  # raises the same error as every other command
     with gradebook.database() as database:
         found = []
         for student in database.students:
@@ -78,9 +93,9 @@ def grades(gradebook: Gradebook, assignment: str) -> tuple[list[Grade], float]:
 
 
 def written(target: Target, columns: list[Column], found: list[Grade]) -> str:
-    """The file for `target`: a line for each of `found`, with a grade in every column.
+    """The file for `target`: one row per student in `found`, one grade per column.
 
-    Who handed in nothing gets no grade, which is not the same as 0.
+    Students without a submission get no grade, which is not the same as 0.
     """
     rows = {"moodle": _moodle, "canvas": _canvas}[target](columns, found)
     text = io.StringIO()
@@ -91,7 +106,7 @@ def written(target: Target, columns: list[Column], found: list[Grade]) -> str:
 
 
 def _moodle(columns: list[Column], found: list[Grade]) -> list[list[str]]:
-    """One column each for what Moodle can tell users by; the importer asks which to use."""
+    """Rows with one column for each field that identifies users; Moodle asks which to use."""
     head = ["Username", "ID number", "Email address", "First name", "Last name"]
     rows = [[*head, *(column.name for column in columns)]]
     for g in found:
@@ -101,9 +116,9 @@ def _moodle(columns: list[Column], found: list[Grade]) -> list[list[str]]:
 
 
 def _canvas(columns: list[Column], found: list[Grade]) -> list[list[str]]:
-    """The columns of Canvas' own export; it takes students by ID, then SIS ids, then name.
+    """The columns of Canvas' own export; Canvas matches by ID, then SIS ids, then name.
 
-    Canvas reads the leading digits of whatever stands under ID, so only a number may stand there.
+    Canvas uses the leading digits of any text under ID, so only a pure number goes there.
     """
     head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
     possible = [_number(column.possible) for column in columns]
@@ -125,7 +140,7 @@ def _number(points: float | None) -> str:
 
 
 def _inert(cell: str) -> str:
-    """The cell on one line, and nothing that a spreadsheet would take for a formula."""
+    """The cell on one line, with an apostrophe before text that would be run as a formula."""
     line = " ".join(cell.splitlines()).replace("\t", " ")
     return f"'{line}" if line.lstrip().startswith(tuple("=+-@＝＋－＠")) and line != "-" else line
 
@@ -133,10 +148,17 @@ def _inert(cell: str) -> str:
 def export(
     gradebook: Gradebook, assignments: list[str], target: str, names: Mapping[str, str]
 ) -> tuple[str, list[str]]:
-    """The file, and what a person should know about it, line by line.
+    """The content of the file, and remarks for the instructor, one per line.
 
-    names: what the platform calls the column of an assignment, where it is not the same.
-    Raises UserError for an unknown target or assignment.
+    Args:
+        gradebook: The course's gradebook.
+        assignments: Assignments to export, one column each.
+        target: "moodle" or "canvas".
+        names: The platform's column name by assignment, where the two differ.
+
+    Raises:
+        UserError: `target` or an assignment is unknown, or `names` has one that is not exported.
+
     """
     if target not in ("moodle", "canvas"):
         raise UserError(f"--to {target}: there are exports to moodle and to canvas")

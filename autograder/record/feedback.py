@@ -1,8 +1,8 @@
-"""The feedback page: what it says on top, and the exporter that lays it out.
+"""The feedback page: its header, and the exporter that renders it.
 
-The page says who handed in what and when, what all notebooks are worth, and the first causes of
-missing points; the notebook with its checks follows.  Points are the gradebook's, checks those of
-`results.json`.
+The header gives the student, the time of submission, the points of all notebooks, and the first
+cause of lost points in each; the notebook with its checks follows.  Points come from the gradebook,
+checks from `results.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autograder.record.locks import OneWriter
 from autograder.record.outputs import why
 from autograder.record.pages import PageExporter
 
-# What a page says when there is nothing to say.
+# Header fields of a page without any data.
 NOTHING: dict[str, Any] = {
     "student": "",
     "assignment": "",
@@ -44,7 +44,7 @@ NOTHING: dict[str, Any] = {
 
 
 class FeedbackExporter(PageExporter):
-    """Renders `feedback.html.j2`, with what `about` found out where somebody asked for it."""
+    """Renders `feedback.html.j2`; its header comes from `about` if the caller supplied it."""
 
     exclude_anchor_links = Bool(True).tag(config=True)
 
@@ -66,10 +66,10 @@ class FeedbackExporter(PageExporter):
 
 
 class SerialFeedback(OneWriter, GenerateFeedback):  # type: ignore[misc]
-    """Writes feedback pages while nobody grades the same submission."""
+    """Writes feedback pages under the submission's lock, so no grading runs meanwhile."""
 
     def init_notebooks(self) -> None:
-        """List what is to be converted; the name of a folder is no pattern."""
+        """List the notebooks to convert; an existing folder's name is never taken as a pattern."""
         assignment, asked = self.coursedir.assignment_id, self.coursedir.student_id
         literal = os.path.isdir(self._format_source(assignment, asked))
         pattern = self._format_source(assignment, glob.escape(asked) if literal else asked)
@@ -80,10 +80,10 @@ class SerialFeedback(OneWriter, GenerateFeedback):  # type: ignore[misc]
             if found := glob.glob(inside):
                 self.assignments[folder] = found
         if not self.assignments:
-            super().init_notebooks()  # says so in nbgrader's words
+            super().init_notebooks()  # raises nbgrader's own error
 
     def init_single_notebook_resources(self, notebook_filename: str) -> dict[str, Any]:
-        """What nbgrader tells a page, and what stands on top of ours."""
+        """Add the header of the page to nbgrader's resources."""
         resources: dict[str, Any] = super().init_single_notebook_resources(notebook_filename)
         of = resources["nbgrader"]
         course = Course.at(Path(self.coursedir.root))
@@ -96,7 +96,7 @@ class SerialFeedback(OneWriter, GenerateFeedback):  # type: ignore[misc]
 
 
 def results(course: Course, student: str, assignment: str) -> dict[str, Any]:
-    """A submission's `results.json`; of one that has none, what can be said without it."""
+    """A submission's `results.json`; without a readable one, a result without notebooks."""
     path = course.autograded(student, assignment) / "results.json"
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -106,7 +106,7 @@ def results(course: Course, student: str, assignment: str) -> dict[str, Any]:
 
 
 def recorded(db_url: str, student: str, assignment: str) -> dict[str, Any]:
-    """What the gradebook knows of a submission, points by hand and penalties among it."""
+    """The gradebook's record of a submission, with manual points and late penalties."""
     with Gradebook(db_url) as gradebook:
         try:
             found = gradebook.find_submission(assignment, student)
@@ -143,10 +143,14 @@ def recorded(db_url: str, student: str, assignment: str) -> dict[str, Any]:
 def about(
     result: Mapping[str, Any], notebook: str, known: Mapping[str, Any] | None = None, note: str = ""
 ) -> dict[str, Any]:
-    """What stands on top of the page of one notebook, as plain data for the template.
+    """The header of one notebook's page, as plain data for the template.
 
-    result: as in `results.json`; known: as `recorded` gives it, for what is in a gradebook; note:
-    what the reader must know before anything else.
+    Args:
+        result: The content of `results.json`.
+        notebook: Name of the notebook.
+        known: The return value of `recorded`, if the submission is in the gradebook.
+        note: A message to show before everything else.
+
     """
     known = known or {}
     points, waiting = known.get("points", {}), known.get("waiting", {})
@@ -179,7 +183,7 @@ _SUMS = {"score": "points", "max_score": "max_points"}
 
 
 def first_cause(notebook: Mapping[str, Any]) -> str:
-    """Why a notebook misses points, in a line; empty when the checks miss none."""
+    """Why a notebook lost points, in one line; empty if no check lost any."""
     if notebook["status"] != "graded":
         return why(notebook["status"], notebook["reason"], notebook.get("found", ""))
     for cell in notebook["cells"]:
@@ -189,12 +193,12 @@ def first_cause(notebook: Mapping[str, Any]) -> str:
 
 
 def cause(cell: Mapping[str, Any]) -> str:
-    """The hint of a grade cell's first failed check; empty when none failed."""
+    """The hint of a grade cell's first failed check; empty if none failed."""
     return next((check["hint"] for check in cell["checks"] if not check["passed"]), "")
 
 
 def title(name: str) -> str:
-    """What a page calls a cell: `ofe-04-edge-filter-check` → `[OFE-04] edge filter`."""
+    """The title of a grade cell: `ofe-04-edge-filter-check` → `[OFE-04] edge filter`."""
     parts = name.removesuffix("-check").split("-")
     used = 3 if parts[0] == "fig" else 2
     if len(parts) <= used:
@@ -203,7 +207,7 @@ def title(name: str) -> str:
 
 
 def moment(at: datetime) -> str:
-    """A time of the gradebook (UTC, without a zone) for people, in this machine's zone."""
+    """A gradebook time (naive UTC) as text in this machine's time zone."""
     return at.replace(tzinfo=UTC).astimezone().strftime("%d %B %Y, %H:%M %Z")
 
 

@@ -1,9 +1,9 @@
-"""Formgrader in a browser tab of its own, on a Hub: an extension of the grader's Jupyter server.
+"""A Jupyter server extension that fixes formgrader on a Hub.
 
-Stock formgrader makes links to notebooks and folders for a server at the root of its address,
-and the Course List opens it in a frame inside JupyterLab, where a Hub service that nobody may
-frame stays blank.  It calls a student whose name nobody has entered "None, None".  All of this is
-put right here, in the server that runs formgrader.
+Stock formgrader builds links to notebooks and folders as if the server ran at the root of its host.
+The Course List opens it in a frame inside JupyterLab, where a Hub service that forbids framing
+stays blank; here it opens in its own tab.  Students without a name appear as "None, None".  The
+extension runs in the server that serves formgrader.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tornado.routing import Matcher, Rule
 
 from autograder.record.pages import PageExporter
 
-# Appended to formgrader's own script, which may end without a semicolon, and wraps its `linkTo`.
+# Appended to formgrader's own script to wrap `linkTo`; that script may end without a semicolon.
 LINKS = """;
 (function () {
     const stock = linkTo;
@@ -37,7 +37,7 @@ LINKS = """;
 """
 
 
-# Formgrader's scripts that call a student without a name "None, None", and what they say instead.
+# Formgrader's scripts that show a nameless student as "None, None", and the line to replace.
 NAMELESS = ("manage_students.js", "manage_submissions.js")
 NAME = 'var name = last_name + ", " + first_name;'
 MENDED = (
@@ -47,32 +47,32 @@ MENDED = (
 
 
 class NameScript(JupyterHandler):
-    """Serves a script of formgrader's that shows students, mended."""
+    """Serves a patched version of a formgrader script that shows students."""
 
     def initialize(self, name: str) -> None:
-        """Take the name of the script."""
+        """Store the name of the script."""
         self.name = name
 
     @web.authenticated
     def get(self) -> None:
-        """Write the installed script, in which who has no name is called by the account."""
+        """Write the installed script, changed to show the account of a student without a name."""
         text = Path(static_path, "js", self.name).read_text(encoding="utf-8")
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
         self.finish(text.replace(NAME, MENDED))
 
 
 class LinkScript(JupyterHandler):
-    """Serves formgrader's script for links, mended."""
+    """Serves a patched version of formgrader's script for links."""
 
     @web.authenticated
     def get(self) -> None:
-        """Write the installed script and what makes its links complete."""
+        """Write the installed script, followed by `LINKS`."""
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
         self.finish(Path(static_path, "js", "utils.js").read_text(encoding="utf-8") + LINKS)
 
 
 class OwnTab(JupyterHandler):
-    """Answers a wish for formgrader inside JupyterLab with formgrader itself."""
+    """Redirects a request for formgrader inside JupyterLab to formgrader itself."""
 
     @web.authenticated
     def get(self) -> None:
@@ -81,7 +81,7 @@ class OwnTab(JupyterHandler):
 
 
 class _InLab(Matcher):
-    """The address under which the Course List looks for formgrader."""
+    """Matches the address at which the Course List opens formgrader."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -96,7 +96,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    """Mend formgrader; the server loads this extension before nbgrader's, by its name."""
+    """Patch formgrader; the server loads extensions by name, so this one before nbgrader's."""
     stock.HTMLExporter = PageExporter
     base = server.web_app.settings["base_url"]
     script = url_path_join(base, "formgrader/static/js/utils.js")

@@ -1,4 +1,4 @@
-"""nbgrader's own commands, called from Python with the course's configuration."""
+"""Runs nbgrader's commands from Python with the course's configuration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from autograder.machine import explained
 def _inside(root: Path) -> Iterator[None]:
     before, path = Path.cwd(), os.environ.get("PATH", os.defpath)
     os.chdir(root)
-    # nbgrader starts alembic by name when it makes a new gradebook.
+    # nbgrader runs alembic from PATH when it creates a gradebook.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     try:
         yield
@@ -48,7 +48,7 @@ def _inside(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Put a Ctrl-C off until nbgrader is done, which would take it for a failure of its own."""
+    """Defer Ctrl-C until nbgrader is done; nbgrader would report it as its own failure."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -70,19 +70,19 @@ _OTHER_CELLS = (
 
 
 def configuration(course: Course) -> Config:
-    """The configuration of nbgrader as its commands see it in the course root.
+    """The configuration that nbgrader's commands see in the course root.
 
-    Who is enrolled is not asked: the course root belongs to the grader, and nbgrader's plugin for
-    JupyterHub answers only inside a user's server.
+    Authentication is off: the course root belongs to the grader, and nbgrader's JupyterHub plugin
+    works only inside a user's server.
     """
     app = NbGrader(log_level=logging.ERROR)
     app.load_cwd_config = False
-    app.load_config_file()  # what holds for the whole machine, and for this account
+    app.load_config_file()  # the settings of the machine and of this account
     config: Config = app.config.copy()
     try:
         with _inside(course.root):
             config.merge(PyFileConfigLoader("nbgrader_config.py", str(course.root)).load_config())
-    except Exception as error:  # it is a program, and may end in any way
+    except Exception as error:  # the file is a program, and may raise anything
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(
             f"{course.root}/nbgrader_config.py{line} stops with {type(error).__name__}: "
@@ -112,7 +112,7 @@ class Gradebook:
         self._api.log.setLevel(logging.ERROR)
 
     def _see_that_it_is_whole(self) -> None:
-        """Raise UserError for a damaged gradebook, before a command has changed anything."""
+        """Raise UserError for a damaged gradebook, before any command changes it."""
         kind, _, name = str(self._coursedir.db_url).partition(":///")
         path = self.course.root / name
         if kind != "sqlite" or not path.exists():
@@ -129,7 +129,7 @@ class Gradebook:
             raise UserError(why.replace("gradebook.db", str(path), 1))
 
     def version(self) -> object:
-        """Something that changes when the gradebook does; the time where that cannot be seen."""
+        """A value that changes with the gradebook; without SQLite it changes every five seconds."""
         kind, _, name = str(self._coursedir.db_url).partition(":///")
         try:
             status = (self.course.root / name).stat() if kind == "sqlite" else None
@@ -138,9 +138,9 @@ class Gradebook:
         return (status.st_mtime_ns, status.st_size) if status else int(time.monotonic() / 5)
 
     def generate_release(self, assignment: str) -> None:
-        """`nbgrader generate_assignment --force`.
+        """Run `nbgrader generate_assignment --force`.
 
-        Raises UserError when it fails; the release that was there stays.
+        Raises UserError if it fails; the previous release is then kept.
         """
         release = self.course.release(assignment)
         with tempfile.TemporaryDirectory(prefix="kit-release-") as folder:
@@ -150,25 +150,25 @@ class Gradebook:
             try:
                 self._run("generate_assignment", assignment, force=True, create=True)
             except UserError:
-                if before.is_dir() and not release.exists():  # nbgrader removes what it cannot make
+                if before.is_dir() and not release.exists():  # nbgrader deletes it on failure
                     shutil.copytree(before, release)
                 raise
 
     def autograde(self, assignment: str, student: str) -> None:
-        """`nbgrader autograde --force` for one student.  Raises UserError when it fails."""
+        """Run `nbgrader autograde --force` for one student.  Raises UserError if it fails."""
         self._run("autograde", assignment, student, force=True, create=True)
 
     def generate_feedback(self, assignment: str, student: str) -> None:
-        """`nbgrader generate_feedback --force` for one student."""
+        """Run `nbgrader generate_feedback --force` for one student; may raise UserError."""
         self._run("generate_feedback", assignment, student, force=True)
 
     def release_feedback(self, assignment: str, student: str) -> None:
-        """`nbgrader release_feedback` for one student.  Raises UserError when it fails."""
+        """Run `nbgrader release_feedback` for one student.  Raises UserError if it fails."""
         self._run("release_feedback", assignment, student)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Any]:
-        """The gradebook object of nbgrader, closed at the end of the block."""
+        """Open nbgrader's gradebook object; it is closed at the end of the block."""
         with (
             _inside(self.course.root),
             Database(self._coursedir.db_url, self._coursedir.course_id) as database,
@@ -191,9 +191,9 @@ class Gradebook:
             raise UserError(f"nbgrader {command} {' '.join(args)}: {why}")
 
     def scores(self, assignment: str) -> dict[str, float]:
-        """Recorded score per student, as formgrader shows it.
+        """Recorded scores by student id, as formgrader shows them.
 
-        Raises UserError when the gradebook does not know the assignment.
+        Raises UserError if the gradebook does not know the assignment.
         """
         with _inside(self.course.root), self._api.gradebook as gradebook:
             try:

@@ -1,7 +1,7 @@
-"""One writer at a time for a student's submission, whichever process it is in.
+"""A lock per submission, so that only one process writes it at a time.
 
-The command line, formgrader and the hub's service all convert notebooks through the classes in
-`autograde` and `feedback`, which hold this lock while they do.
+The command line, formgrader and the Hub service all convert notebooks with the classes in
+`autograde` and `feedback`, which hold this lock meanwhile.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def only_writer(course: Course, student: str, assignment: str, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a submission; a thread that holds it may take it again.
+    """Hold the lock of a submission; a thread may take it again while it holds it.
 
-    Raises Busy instead of waiting, unless `wait`.
+    Without `wait`, raises Busy if another thread or process holds the lock.
     """
     folder = course.private / "locks" / check_name(assignment)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def only_writer(course: Course, student: str, assignment: str, wait: bool = True
         finally:
             mine.discard(path)
     finally:
-        os.close(descriptor)  # and with it the lock
+        os.close(descriptor)  # releases the lock
 
 
 class OneWriter(BaseConverter):  # type: ignore[misc]
@@ -60,7 +60,7 @@ class OneWriter(BaseConverter):  # type: ignore[misc]
     assignments: Any
 
     def convert_notebooks(self) -> None:
-        """Convert submission by submission; what fails stops no other."""
+        """Convert one submission after the other; a failure does not stop the rest."""
         course = Course.at(Path(self.coursedir.root))
         everything: dict[str, Any] = dict(self.assignments)
         failed: NbGraderException | None = None

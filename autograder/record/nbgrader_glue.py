@@ -1,9 +1,9 @@
-"""What `nbgrader_config.py` puts in nbgrader's place: reading, releasing and grading notebooks.
+"""Classes that `nbgrader_config.py` sets, so that the engine reads, releases and grades notebooks.
 
-nbgrader's own commands keep their meaning.  `nbgrader autograde` converts a submission in two
-passes: the first puts the release in its place (`SubmissionExporter`), the second what the engine
-ran, with its results (`RecordResults`), and lets nbgrader save the points.  No student code runs
-in nbgrader's process, and nothing that was handed in is parsed there.
+nbgrader's commands work as before.  `nbgrader autograde` converts a submission in two passes: the
+first replaces it with the release (`SubmissionExporter`); the second replaces that with the
+executed notebook and its results (`RecordResults`), and nbgrader saves the points.  nbgrader's
+process runs no student code and parses no submitted file.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def engine_of(
 
 
 class LabelledStubs(ClearSolutions):  # type: ignore[misc]
-    """Replaces a solution by a line that says which cell is still to be written."""
+    """Replaces a solution with a line that names the unfinished cell."""
 
     def preprocess_cell(
         self, cell: NotebookNode, resources: dict[str, Any], index: int
     ) -> tuple[NotebookNode, dict[str, Any]]:
-        """Name the cell's label in the stub, then clear the solution."""
+        """Put the cell's label into the stub, then clear the solution."""
         if is_solution(cell) and cell.cell_type == "code":
             message = f"TODO [{label(str(grade_id(cell)))}]: not done yet"
             self.code_stub = {"python": f'raise NotImplementedError("{message}")'}
@@ -62,18 +62,18 @@ class LabelledStubs(ClearSolutions):  # type: ignore[misc]
 
 
 class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
-    """Stands in for a submitted notebook, which only the engine reads, with its release.
+    """Exports the release in place of a submitted notebook, which only the engine reads.
 
-    nbgrader converts that twice; the second time `RecordResults` puts what was run in its place.
+    nbgrader converts the result a second time, and `RecordResults` puts the graded notebook there.
     """
 
     def from_filename(
         self, filename: str, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[str, dict[str, Any]]:
-        """Convert a notebook, or of a submitted one its release."""
+        """Convert a notebook; for a submitted one, its release."""
         course = Course.at(Path.cwd())
         path = Path(filename)
-        # submitted/<student>/<assignment>/<notebook>: from there on a student may have made links
+        # submitted/<student>/<assignment>/<notebook>; students may make links below submitted/
         if path.absolute().parents[2].resolve() == (course.root / "submitted").resolve():
             assert resources is not None
             filename = str(course.release(resources["nbgrader"]["assignment"]) / path.name)
@@ -90,7 +90,7 @@ class RecordResults(NbGraderPreprocessor):  # type: ignore[misc]
     def preprocess(
         self, nb: NotebookNode, resources: dict[str, Any]
     ) -> tuple[NotebookNode, dict[str, Any]]:
-        """Replace the notebook by the one that was run, each grade cell with its outcome."""
+        """Replace the notebook with the executed one and its results in the grade cells."""
         where = resources["nbgrader"]
         course = Course.at(Path.cwd())
         engine = engine_of(course, run_student_code_unconfined=self.run_student_code_unconfined)
@@ -110,12 +110,12 @@ def grade_submission(engine: Engine, student: str, assignment: str) -> dict[str,
 
 
 def filled(graded: Graded) -> NotebookNode:
-    """The executed notebook with harmless outputs, and the results in its grade cells."""
+    """The executed notebook with sanitised outputs and the results in its grade cells."""
     notebook: NotebookNode = nbformat.reads(graded.executed, as_version=4)
     cells = {cell.cell: cell for cell in graded.result.cells}
     for cell in notebook.cells:
         if cell.cell_type == "raw":
-            cell.metadata["raw_mimetype"] = "text/plain"  # a page would take it for its HTML
+            cell.metadata["raw_mimetype"] = "text/plain"  # else a page would include it as HTML
         if cell.cell_type != "code":
             continue
         if is_autograded(cell):
@@ -128,7 +128,7 @@ def filled(graded: Graded) -> NotebookNode:
 def write_results(
     course: Course, student: str, assignment: str, graded: dict[str, Graded]
 ) -> SubmissionResult:
-    """Write `results.json` beside the graded notebooks, the logs, and what may find copies."""
+    """Write the logs, `results.json` beside the graded notebooks, and the tensors' digests."""
     logs = course.private / "logs" / assignment / student
     for name, one in graded.items():
         write_whole(logs / f"{name}.log", one.log)

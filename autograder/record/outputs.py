@@ -1,4 +1,4 @@
-"""Outputs as the feedback page shows them: ours in grade cells, the student's made harmless."""
+"""Outputs on the feedback page: results in grade cells, sanitised student output elsewhere."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from autograder.engine.results import CellResult, CheckResult, NotebookResult
 TEXT_LIMIT = 20_000
 IMAGE_LIMIT = 2 << 20
 PIXEL_LIMIT = 50_000_000
-COUNT_LIMIT = 200  # outputs of one cell; what is printed in one go is one output
+COUNT_LIMIT = 200  # outputs of one cell; consecutive prints are one output
 UNCHANGED = (
     "This is the notebook as it was handed out, with nothing written in it. "
     "Did you hand in the right file?"
 )
-# Terminal sequences other than colours (which the notebook template renders).
+# Terminal escape sequences other than colours, which the notebook template renders.
 _ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.?)")
-# Also what turns the direction of writing: a line may look like another, or like the grader's.
+# Includes bidirectional controls: they can make a line look like another, or like the grader's.
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 
 
 def grade_cell_outputs(cell: CellResult, result: NotebookResult) -> list[NotebookNode]:
-    """What a grade cell shows: its checks, then its points as the number nbgrader records.
+    """The outputs of a grade cell: its checks, then its points as the number nbgrader records.
 
-    nbgrader reads the first `execute_result` as the score.  It would give full marks for text
-    that is no finite number, and none when there is any error output or stderr, so exactly one
-    plain decimal number is written.
+    nbgrader reads the first `execute_result` as the score.  It gives full marks for text that is
+    not a finite number, and none if there is any error output or stderr, so exactly one plain
+    decimal number is written.
     """
     points = f"{cell.points:.2f}".rstrip("0").rstrip(".")
     shown = {"text/html": _html(cell, result), "text/plain": _text(cell, result)}
@@ -45,9 +45,13 @@ def grade_cell_outputs(cell: CellResult, result: NotebookResult) -> list[Noteboo
 
 
 def why(status: str, reason: str, found: str = "") -> str:
-    """What is to be said about the grading of a notebook; empty when there is nothing.
+    """The message about the grading of a notebook; empty if there is nothing to report.
 
-    found: what was done to find it.
+    Args:
+        status: The notebook's status, as in `results.json`.
+        reason: The reason for that status.
+        found: How the notebook was found, if not under its own name.
+
     """
     said = {
         "missing": "This notebook was not handed in.",
@@ -69,7 +73,7 @@ def _text(cell: CellResult, result: NotebookResult) -> str:
 
 
 def _html(cell: CellResult, result: NotebookResult) -> str:
-    """The same with the few tags that nbconvert's sanitizer lets through."""
+    """The same as HTML, with the few tags that nbconvert's sanitizer allows."""
     said = why(result.status, result.reason, result.found)
     notes = [html.escape(text) for text in (said, cell.note) if text]
     shown = [f"<blockquote>{note}</blockquote>" for note in notes]
@@ -90,7 +94,7 @@ def _item(check: CheckResult) -> str:
 
 
 def harmless(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """A student's outputs reduced to a bounded number of texts and PNG pictures."""
+    """A student's outputs, reduced to a bounded number of texts and PNG images."""
     kept = [mended for output in outputs[:COUNT_LIMIT] if (mended := _mended(output)) is not None]
     if len(outputs) > COUNT_LIMIT:
         note = f"… ({len(outputs) - COUNT_LIMIT} more outputs are left out)"
@@ -125,15 +129,15 @@ def _mended(output: NotebookNode) -> NotebookNode | None:
 
 
 def _plain(text: object) -> str:
-    """Bounded text without control characters, and of terminal sequences only colours."""
+    """Bounded text without control characters or terminal sequences other than colours."""
     whole = "".join(map(str, text)) if isinstance(text, list) else str(text)
     clean = _CONTROLS.sub("", _ESCAPES.sub("", whole[:TEXT_LIMIT]))
-    clean = clean.encode("utf-8", "replace").decode("utf-8")  # half characters cannot be written
+    clean = clean.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be encoded
     return clean if len(whole) <= TEXT_LIMIT else f"{clean}\n… (the rest is left out)"
 
 
 def _is_png(picture: str) -> bool:
-    """Whether this is the base64 of a PNG whose size, and size when unpacked, is bounded."""
+    """Whether this is a base64 PNG within the limits on its size and its number of pixels."""
     if len(picture) > IMAGE_LIMIT:
         return False
     try:

@@ -1,8 +1,8 @@
-"""Notebooks as HTML pages that load nothing, laid out in the sandbox.
+"""Notebooks as self-contained HTML pages, rendered in the sandbox.
 
-A page is opened from disk, in JupyterLab's viewer (which runs no scripts) and in formgrader, on
-Hubs without internet too.  nbconvert and its parsers run in another process (`kernel.page`), since
-a student's text may cost them any time; here only what nbgrader adds is looked up.
+Pages are opened from disk, in JupyterLab's viewer (which runs no scripts) and in formgrader, also
+on Hubs without internet access.  nbconvert and its parsers run in another process (`kernel.page`),
+because a student's text can take them any amount of time; this module only prepares their input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autograder.kernel.page import PAGE_SECONDS, as_written
 from autograder.record.rendering import NotRendered, renderer
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Settings that are used here, or stay as they are where the page is made.
+# Settings that apply in this process, or that keep their defaults in the renderer.
 _ELSEWHERE = {"preprocessors", "default_preprocessors", "filters", "enabled"}
 
 _PLAIN = """<!DOCTYPE html>
@@ -43,12 +43,12 @@ _PLAIN = """<!DOCTYPE html>
 
 
 class PageExporter(HTMLExporter):  # type: ignore[misc]
-    """nbconvert's HTML, with formulas as MathML and nothing loaded from elsewhere.
+    """nbconvert's HTML with formulas as MathML and no external resources.
 
-    What cannot be laid out within bounds is shown as plain text, and the page says so.
+    A notebook that cannot be rendered within the limits becomes a plain-text page, with a note.
     """
 
-    default_preprocessors = List([])  # they run where the page is made
+    default_preprocessors = List([])  # they run in the renderer
 
     def from_notebook_node(
         self, nb: Any, resources: dict[str, Any] | None = None, **kw: Any
@@ -56,15 +56,16 @@ class PageExporter(HTMLExporter):  # type: ignore[misc]
         """Convert a notebook to a page."""
         notebook, found = Exporter.from_notebook_node(self, nb, resources, **kw)
         known = _data(found)
-        known.get("nbgrader", {}).pop("db_url", None)  # may hold a password, and is of no use there
+        known.get("nbgrader", {}).pop("db_url", None)  # may hold a password; pages do not need it
         asked = {
             "notebook": notebook,
             "resources": known,
             "settings": self._settings(),
             "templates": [str(TEMPLATES)],
         }
-        # Jupyter's own folders are named as well, and hold more than templates.  A link that leads
-        # to them, as in an environment on top of another, is made there as it is here.
+        # The template path includes Jupyter's own folders, which hold more than templates and are
+        # not shared.  A template folder may be a link, as in an environment layered on another; the
+        # sandbox has the link, so its target is shared.
         folders = [path for path in self.template_paths if path not in jupyter_path()]
         shared = tuple(map(os.path.realpath, filter(os.path.isdir, [str(TEMPLATES), *folders])))
         unconfined = bool(self.config.RecordResults.get("run_student_code_unconfined", False))
@@ -78,7 +79,7 @@ class PageExporter(HTMLExporter):  # type: ignore[misc]
         return plain_page(notebook, found, reason), found
 
     def _settings(self) -> dict[str, Any]:
-        """The settings of nbconvert for the page, as far as they are plain data."""
+        """Settings of nbconvert for the page, as far as they are plain data."""
         names = {*self.trait_names(config=True), "template_file", "template_paths"}
         values = {name: getattr(self, name) for name in sorted(names - _ELSEWHERE)}
         settings: dict[str, Any] = _data(values)
@@ -86,7 +87,7 @@ class PageExporter(HTMLExporter):  # type: ignore[misc]
 
 
 def _data(value: Any) -> Any:
-    """A value without what is no JSON: nbconvert adds functions, which the page's maker has."""
+    """The JSON part of a value; nbconvert adds functions, which the renderer has itself."""
     if isinstance(value, dict):
         kept = {key: _data(inner) for key, inner in value.items() if isinstance(key, str)}
         return {key: inner for key, inner in kept.items() if inner is not None}
@@ -96,7 +97,7 @@ def _data(value: Any) -> Any:
 
 
 def plain_page(notebook: NotebookNode, resources: dict[str, Any], reason: str) -> str:
-    """A page without any layout: what stands in each cell, and what is said of grade cells."""
+    """A page without layout: the source and text outputs of each cell, and the header's notes."""
     where = resources.get("nbgrader", resources)
     title = str(where.get("notebook", where.get("notebook_id", "notebook")))
     shown = [f"<p><strong>This page is shown as plain text: it {html.escape(reason)}.</strong></p>"]

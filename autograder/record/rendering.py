@@ -1,6 +1,6 @@
-"""Pages are rendered in the sandbox, by processes forked from one that holds no secret and no lock.
+"""Renders pages in the sandbox, in forks of a warm interpreter that holds no secret and no lock.
 
-The first page of a command starts what renders them; it ends with the command.
+The first page of a command starts the interpreter; it ends with the command.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from autograder.errors import GraderFault, UserError, printable
 from autograder.kernel.child import GB, Limits
 
 LIMITS = Limits(memory=GB, disk=1 << 20, files=10, processes=2, cpu=12)
-SECONDS = 60.0  # of wall time, for a machine that is busy; the limit that counts is `cpu`
+SECONDS = 60.0  # wall time, generous for a busy machine; `cpu` is the effective limit
 MODULES = ("numpy.random", "pyseccomp", "autograder.kernel.page")
 
 
 class NotRendered(Exception):
-    """There is no page; the text is the reason, for whoever opens it."""
+    """The page could not be rendered; the message is shown to the reader."""
 
 
 class Renderer:
-    """What renders pages: one interpreter, started when first needed, for all threads.
+    """Renders pages with one warm interpreter, started on first use and shared by all threads.
 
-    unconfined: render where this machine allows no confinement.
+    With `unconfined`, it renders even where this machine allows no confinement.
     """
 
     def __init__(self, unconfined: bool = False) -> None:
@@ -40,9 +40,15 @@ class Renderer:
         self._sandbox: Sandbox | None = None
 
     def render(self, asked: dict[str, Any], shared: tuple[str, ...]) -> str:
-        """The page that `kernel.page` makes of this; shared: folders with templates.
+        """Render a page with `kernel.page`.
 
-        Raises NotRendered when it makes none, within its bounds on time, memory and output.
+        Args:
+            asked: The input of `kernel.page`, as plain data.
+            shared: Folders with templates, readable in the sandbox.
+
+        Raises:
+            NotRendered: There is no page within the limits on time, memory and output.
+
         """
         data = np.frombuffer(json.dumps(asked).encode(), np.uint8)
         question = {"op": "page", "data": data}
@@ -59,7 +65,10 @@ class Renderer:
         raise NotRendered(f"could not be rendered ({printable(answer.get('message', ''), 200)})")
 
     def _start(self) -> Sandbox:
-        """Raises UserError when this machine cannot confine what renders."""
+        """Start the interpreter if needed.
+
+        Raises UserError if this machine cannot confine it.
+        """
         with self._mutex:
             if self._warm is not None and self._warm.ended:
                 self.close()
@@ -69,7 +78,7 @@ class Renderer:
             return self._sandbox
 
     def close(self) -> None:
-        """End what renders, whatever it is doing."""
+        """End the interpreter, even while it renders."""
         if self._warm is not None:
             self._warm.close()
         self._warm = self._sandbox = None
