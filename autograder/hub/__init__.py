@@ -1,5 +1,5 @@
-"""The autograder as a service of JupyterHub: it grades what students submit to the exchange.
+"""The autograder as a JupyterHub service that grades submissions in nbgrader's exchange.
 
-Data flows one way: the exchange's inbound folder (`inbound`) → what is to do (`decide`) → results
+Data flows one way: the exchange's inbound folder (`inbound`) → decisions (`decide`) → results
 (`turns`, the engine) → gradebook, feedback and exchange (`reconcile`) → the page (`view`, `web`).
 """

@@ -1,9 +1,8 @@
 """The service: JupyterHub runs it as `python -m autograder.hub` in the course root.
 
-From the Hub come the addresses and the token in the environment; everything else stands in
-`nbgrader_config.py`.  The service's own token needs no role at all: it logs visitors in by OAuth,
-for which the Hub tells it their names and groups.  Instructors need
-`access:services!service=<its name>`.
+The Hub passes addresses and the token in the environment; all other settings are in
+`nbgrader_config.py`.  The service's own token needs no role: visitors log in by OAuth, which also
+gives their names and groups.  Instructors need the scope `access:services!service=<its name>`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from autograder.machine import explained, settle_in
 
 
 def main() -> None:
-    """Serve until the Hub ends it; a mistake in the configuration is one line."""
+    """Serve until the Hub ends the process; print a configuration error as one line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler])
@@ -41,14 +40,14 @@ def main() -> None:
 
 
 class _Printable(logging.Formatter):
-    """Records that move no terminal's cursor, whatever a student called a file."""
+    """Removes control characters from log records; they may hold names that students chose."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
 
 
 def serve() -> None:
-    """Look at the exchange and answer the page's visitors, until a signal ends it."""
+    """Poll the exchange and serve the page until a signal arrives."""
     from tornado.ioloop import IOLoop
 
     from autograder.engine.pool import Engine
@@ -80,7 +79,7 @@ def serve() -> None:
             threading.Thread(target=work, daemon=True).start()
             application(reconciler, prefix, secrets.token_bytes(32)).listen(port, host)
             loop.start()
-            # Whatever is under way has no answer yet, and is done again after the next start.
+            # Work in progress has no answer yet, so the next start does it again.
             ended.set()
             for child in multiprocessing.active_children():
                 child.kill()

@@ -1,4 +1,4 @@
-"""What is to do about a student's attempts: a pure function of attempts, answers and time."""
+"""Decides what to do about a student's attempts: a pure function of attempts, answers and time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ HOUR, DAY = 3600.0, 86400.0
 
 @dataclass(frozen=True)
 class Decision:
-    """One thing to do: grade, defer, supersede or refuse an attempt.
+    """One decision about an attempt.
 
-    when: the time from which it may be graded; reason: in words for the student.
+    Attributes:
+        attempt: The attempt.
+        kind: What to do with it.
+        when: The time from which it may be graded, in seconds since the epoch.
+        reason: Why it is superseded or refused, for the student.
+
     """
 
     attempt: Attempt
@@ -27,7 +32,15 @@ class Decision:
 
 
 def eligible(arrived: float, slots: Iterable[float], per_hour: int, per_day: int) -> float:
-    """When an attempt that came at `arrived` may be graded, given the slots taken before it."""
+    """When an attempt that arrived at `arrived` may be graded under the rate limits.
+
+    Args:
+        arrived: Seconds since the epoch.
+        slots: Times of the student's graded attempts, as the limits count them.
+        per_hour: Most attempts within an hour.
+        per_day: Most attempts within 24 hours.
+
+    """
     taken = sorted(slots)
     when = arrived
     while True:
@@ -43,10 +56,16 @@ def eligible(arrived: float, slots: Iterable[float], per_hour: int, per_day: int
 def decide(
     attempts: Sequence[Attempt], answers: Sequence[Answer], settings: Settings, now: float
 ) -> list[Decision]:
-    """Decisions about one student's attempts at one assignment; at most one of them is to grade.
+    """Decisions about one student's attempts at one assignment; at most one is "grade".
 
-    attempts: all complete ones; answers: all that were given.  An attempt for which nothing is to
-    do has no decision.
+    Attempts that need no action get no decision.
+
+    Args:
+        attempts: All complete attempts.
+        answers: All answers given so far.
+        settings: The limits, and which attempt counts.
+        now: Seconds since the epoch.
+
     """
     known = {answer.attempt: answer for answer in answers}
     decisions = []
@@ -69,7 +88,7 @@ def decide(
             decisions.append(Decision(attempt, "supersede", reason=reason))
         elif when <= now:
             decisions.append(Decision(attempt, "grade", when))
-            break  # the next one of this student waits for the outcome
+            break  # the student's next attempt waits for the outcome
         elif not _told(known.get(attempt.name), when):
             decisions.append(Decision(attempt, "defer", when))
         todo = later
@@ -77,7 +96,7 @@ def decide(
 
 
 def _told(answer: Answer | None, when: float) -> bool:
-    """Whether the student has been told already when the attempt will be graded."""
+    """Whether the student already knows when the attempt will be graded."""
     return answer is not None and answer.kind == DEFERRED and answer.until == when
 
 

@@ -1,8 +1,8 @@
-"""Submissions as they lie in the exchange: folders that a student owns and can still change.
+"""Reads submissions in the exchange: folders that students own and can still change.
 
 nbgrader's `submit` makes a folder, fills it, adds `timestamp.txt` and `submission_secret.txt`, and
-gives it mode 0777 last.  Nothing in such a folder is believed: its owner says whose it is, the
-server's clock says when it came, and only regular files are copied.
+finally sets mode 0777.  The content of such a folder is not trusted: the folder's owner identifies
+the student, the server's clock gives the arrival time, and only regular files are copied.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ _NAME = re.compile(r"\w[\w.@-]*")
 class Attempt:
     """One folder in the exchange.
 
-    name: the folder's; claimed: the student it names; student: the account that owns it, empty
-    when there is none; arrived: when the newest thing in it was written, in seconds, by the
-    server's clock; complete: whether `submit` has finished; problem: why it cannot be accepted.
+    Attributes:
+        folder: Its path.
+        assignment: The assignment in the folder's name.
+        claimed: The student in the folder's name.
+        student: The account that owns the folder; empty if there is none.
+        arrived: Newest change time in the folder, in seconds since the epoch by the server's clock.
+        complete: Whether `submit` has finished.
+        problem: Why the attempt cannot be accepted; empty if it can.
+
     """
 
     folder: Path
@@ -49,28 +55,36 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The folder's name, which is unlike any other's."""
+        """The folder's name, which is unique."""
         return self.folder.name
 
 
 class Refused(Exception):
-    """The submission holds more than is accepted, or nothing to grade; the text is the reason."""
+    """The submission is too large or has nothing to grade; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """Something in a submission: path below it, and its status, not following links."""
+    """A directory entry in a submission.
+
+    Attributes:
+        path: Path below the submission.
+        status: Its status; links are not followed.
+        directory: Descriptor of the folder that contains it.
+        name: Its name in that folder.
+
+    """
 
     path: str
     status: os.stat_result
-    directory: int  # descriptor of the folder it lies in
+    directory: int
     name: str
 
 
 def attempts(inbound: Path) -> Iterator[Attempt]:
-    """The folders in `inbound` whose names are those of submissions, sorted by name.
+    """The folders in `inbound` that are named like submissions, sorted by name.
 
-    Only names are read: neither owner nor arrival is known yet.
+    Only names are read; owner and arrival time are not known yet.
     """
     with os.scandir(inbound) as entries:
         folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -97,10 +111,17 @@ def surveyed(
     ignore: tuple[str, ...],
     check_owner: bool,
 ) -> Attempt:
-    """The attempt with what a look into its folder tells; nothing is read or copied.
+    """Complete an attempt from the metadata in its folder; no file is read or copied.
 
-    wanted: names of the assignment's notebooks; limit: most bytes that are accepted; check_owner:
-    else the student is the one it names.  A folder that is gone or unfinished is not complete.
+    A folder that is gone or unfinished is returned as not complete.
+
+    Args:
+        attempt: As `attempts` gives it.
+        wanted: Names of the assignment's notebooks.
+        limit: Maximum size in bytes.
+        ignore: Glob patterns of names to ignore.
+        check_owner: Take the folder's owner as the student, rather than the name it claims.
+
     """
     folder = attempt.folder
     try:
@@ -119,7 +140,7 @@ def surveyed(
     if stat.S_IMODE(status.st_mode) & 0o777 != 0o777:
         return attempt
     arrived, size, problem = status.st_ctime, 0, ""
-    plain: dict[str, int] = {}  # sizes of the files that can be copied
+    plain: dict[str, int] = {}  # path → size of the files that can be copied
     try:
         for entry in _entries(folder, ignore):
             arrived = max(arrived, entry.status.st_ctime)
@@ -144,7 +165,7 @@ def surveyed(
 
 
 def may_hold_work(path: str) -> bool:
-    """Whether a file of that name may be a notebook, whatever it is called, or hold one."""
+    """Whether a file with this path may be a notebook under any name, or an archive of some."""
     return may_be_notebook(path) or is_archive(path)
 
 
@@ -159,7 +180,10 @@ def too_large(size: int, limit: int) -> str:
 def nothing_to_grade(sizes: Mapping[str, int], wanted: Collection[str]) -> str:
     """Why a submission without any of the assignment's notebooks is refused.
 
-    sizes: bytes of each plain file in it, by its path; wanted: names of the notebooks.
+    Args:
+        sizes: Size in bytes of each plain file, by path.
+        wanted: Names of the assignment's notebooks.
+
     """
     empty = sorted(f"{name}.ipynb" for name in wanted if f"{name}.ipynb" in sizes)
     others = sorted(path for path in sizes if path.endswith(".ipynb") and sizes[path])
@@ -177,7 +201,7 @@ def nothing_to_grade(sizes: Mapping[str, int], wanted: Collection[str]) -> str:
 
 
 def _listed(paths: Sequence[str], most: int = 5) -> str:
-    """Paths as part of a sentence, the first ones by name."""
+    """The first `most` paths as part of a sentence, with the number of the others."""
     shown = [_shown(path) for path in paths[:most]]
     if len(paths) > most:
         shown.append(f"{len(paths) - most} more")
@@ -193,12 +217,22 @@ def collect(
     ignore: tuple[str, ...],
     release: Path,
 ) -> list[str]:
-    """Copy an attempt's regular files into the new folder `target`; paths that were left out.
+    """Copy an attempt's regular files; return the paths that were left out.
 
-    release: the folder of the assignment's notebooks.
-    Raises Refused when it has grown beyond `limit` bytes since it was looked at, or holds no
-    notebook in `wanted` under any name, OSError when there is no room.  The caller removes what
-    was copied.
+    After an exception, the caller removes `target`.
+
+    Args:
+        attempt: A complete attempt.
+        target: The folder to create.
+        wanted: Names of the assignment's notebooks.
+        limit: Maximum size in bytes.
+        ignore: Glob patterns of names to ignore.
+        release: The folder of the released notebooks.
+
+    Raises:
+        Refused: The attempt has grown beyond `limit`, or holds no wanted notebook under any name.
+        OSError: There is no room.
+
     """
     left_out = []
     sizes: dict[str, int] = {}
@@ -222,14 +256,14 @@ def collect(
 
 
 def _copy(entry: _Entry, target: Path, room: int, owner_id: int) -> int | None:
-    """Copy one file of at most `room` bytes; its size, or None when it is no plain file."""
+    """Copy one file of at most `room` bytes; return its size, or None if it is not a plain file."""
     if not stat.S_ISREG(entry.status.st_mode):
         return None
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         source = os.open(entry.name, flags, dir_fd=entry.directory)
     except OSError:
-        return None  # replaced by something else since it was listed, or not readable
+        return None  # not readable, or replaced since it was listed
     with os.fdopen(source, "rb") as file:
         status = os.fstat(source)
         mine = status.st_uid == entry.status.st_uid == owner_id
@@ -242,15 +276,15 @@ def _copy(entry: _Entry, target: Path, room: int, owner_id: int) -> int | None:
                 if size > room:
                     raise Refused("it has grown while it was copied; hand in again")
                 copy.write(data)
-        os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))  # of copies the newest counts
+        os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))  # the newest copy counts
     return size
 
 
 def _entries(folder: Path, ignore: tuple[str, ...]) -> Iterator[_Entry]:
-    """Everything below `folder` that is not ignored, folders before what they hold.
+    """All entries below `folder` that are not ignored, each folder before its content.
 
-    No link is followed, and no folder is opened but by its own descriptor.  Raises Refused when
-    there is too much.
+    Links are not followed; each folder is opened relative to its parent's descriptor.  Raises
+    Refused for too many files or too deep folders.
     """
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     budget = [FILE_COUNT]
@@ -289,7 +323,7 @@ def _below(
             try:
                 inner = os.open(name, flags, dir_fd=directory)
             except OSError:
-                continue  # replaced since it was listed, or closed to us
+                continue  # not readable, or replaced since it was listed
             try:
                 yield from _below(inner, here, depth + 1, ignore, budget)
             finally:
@@ -297,7 +331,7 @@ def _below(
 
 
 def secret(folder: Path) -> str:
-    """The secret under which a student looks for feedback; empty when it cannot be read."""
+    """The secret that names a student's feedback in the exchange; empty if it cannot be read."""
     try:
         return read_regular(folder, SECRET_FILE, 4096).decode("utf-8", "replace")
     except (CannotGrade, OSError):
@@ -305,7 +339,7 @@ def secret(folder: Path) -> str:
 
 
 def notebooks(folder: Path) -> list[str]:
-    """Names of the notebooks at the top of a submission, for which a student expects feedback."""
+    """Names of the notebooks at the top of a submission; the student expects feedback on each."""
     try:
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

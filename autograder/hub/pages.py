@@ -1,8 +1,8 @@
-"""Pages that a student's Assignment list offers beside nbgrader's feedback.
+"""Pages in a student's Assignment List besides nbgrader's feedback.
 
-The list says that there is feedback when every notebook that was handed in has a page in the
-exchange, under a name that only the student and the grader can tell.  So a notice about an attempt
-is put where its feedback would be, and a notebook that is not part of the assignment gets a page.
+The list reports feedback once every submitted notebook has a page in the exchange, under a name
+that only the student and the grader can compute.  A notice about an attempt therefore takes the
+place of its feedback, and notebooks that are not part of the assignment get a page, too.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ body {{ font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 3rem auto; padding:
 
 
 def notice(title: str, text: str) -> str:
-    """A page that says one thing."""
+    """A page with a title and one paragraph."""
     return _PAGE.format(title=html.escape(title), text=html.escape(text))
 
 
 def publish(outbound: Path, secret: str, pages: Mapping[str, str]) -> None:
-    """Put pages, by notebook name, where the student with this secret looks for them."""
+    """Publish pages, by notebook name, to the student with this secret."""
     if not secret:
         return
     if not outbound.is_dir():
         outbound.mkdir()
-        outbound.chmod(0o711)  # whoever knows a page's name can read it; nobody can list them
+        outbound.chmod(0o711)  # pages can be read by name, but not listed
     for name, page in list(pages.items())[:_MOST]:
-        with contextlib.suppress(UnicodeEncodeError):  # no student's software could ask for it
+        with contextlib.suppress(UnicodeEncodeError):  # no client could request such a name
             digest = notebook_hash(secret=secret, notebook_id=name)
             replace_file(outbound / f"{digest}.html", page.encode("utf-8", "replace"), mode=0o644)
 
 
 def strangers(handed_in: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
-    """Pages for the notebooks that are not part of the assignment."""
+    """Pages for submitted notebooks that are not part of the assignment."""
     text = (
         "No notebook of the assignment has this name, and this one was not taken for any: "
         "nobody has graded it."
@@ -74,7 +74,7 @@ def strangers(handed_in: Iterable[str], wanted: Iterable[str]) -> dict[str, str]
 
 
 def outcomes(graded: Mapping[str, Graded], note: str, config: Config) -> dict[str, str]:
-    """Feedback pages of an attempt that is not in the gradebook, with a note at their top."""
+    """Feedback pages of an attempt that is not in the gradebook, with a note at the top."""
     converter = GenerateFeedback(coursedir=CourseDirectory(config=config), config=config)
     exporter = FeedbackExporter(config=converter.config)
     exporter.register_preprocessor(CSSHTMLHeaderPreprocessor, enabled=True)
@@ -95,10 +95,10 @@ def outcomes(graded: Mapping[str, Graded], note: str, config: Config) -> dict[st
 
 
 def moment(seconds: float) -> str:
-    """A time for people: the day, and the minute after it, by the server's clock and zone."""
+    """A time as text in the server's time zone, rounded up to the minute."""
     return datetime.fromtimestamp(seconds + 59).astimezone().strftime("%d %B %Y, %H:%M %Z")
 
 
 def timestamp(seconds: float) -> str:
-    """A time as nbgrader writes it to `timestamp.txt`."""
+    """A time in the format of nbgrader's `timestamp.txt`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f UTC")

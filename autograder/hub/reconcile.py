@@ -1,10 +1,9 @@
-"""Brings gradebook and feedback in line with what lies in the exchange.
+"""Brings gradebook and feedback in line with the exchange.
 
-There is no queue on disk: each look derives what is to do from the exchange and from the answers
-that were given (`records`).  An answer is written last, so whatever interrupts the work (a kill, a
-power cut, a full disk, a locked database) leaves an attempt without an answer, and it is done
-again: computing is remembered by content, and recording and releasing the same twice changes
-nothing.
+There is no queue on disk: each look derives the remaining work from the exchange and from the
+answers given so far (`records`).  The answer is written last, so an interruption (a kill, a power
+cut, a full disk, a locked database) leaves the attempt without an answer, and it is done again.
+That is safe: results are cached by content, and recording and releasing are idempotent.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from autograder.record.locks import Busy, only_writer
 
 log = logging.getLogger("autograder.hub")
 
-LONGEST_PAUSE = 60.0  # seconds between two tries of what fails
+LONGEST_PAUSE = 60.0  # most seconds between two tries of a failing submission
 Key = tuple[str, str]  # assignment, student
 
 
@@ -58,8 +57,19 @@ Key = tuple[str, str]  # assignment, student
 class Work:
     """A submission on its way from its folder to the gradebook.
 
-    attempt: the one it came from, with the time of its place in the limits; none when an
-    instructor wants it; folder: where its files are; stage: what happens to it, in a word.
+    Attributes:
+        assignment: Name of the assignment.
+        student: The student's id.
+        folder: The folder with its files.
+        notebooks: Names of the notebooks to grade.
+        attempt: The attempt it came from; None if an instructor requested it.
+        slot: The time at which the rate limits count the attempt, in seconds since the epoch.
+        wish: The instructor's request; None if it came from an attempt.
+        notes: Remarks for the instructor.
+        graded: Results so far, by notebook.
+        stage: Its state in one word, for the page.
+        readers: Number of workers that are reading its files.
+
     """
 
     assignment: str
@@ -72,17 +82,24 @@ class Work:
     notes: str = ""
     graded: dict[str, Graded] = field(default_factory=dict)
     stage: str = "waiting"
-    readers: int = 0  # workers that are reading its files
+    readers: int = 0
 
     @property
     def key(self) -> Key:
-        """Whose submission to which assignment it is."""
+        """The assignment and the student."""
         return self.assignment, self.student
 
 
 @dataclass
 class Trouble:
-    """What failed for a submission, how often in a row, and when it is tried again."""
+    """A submission that failed.
+
+    Attributes:
+        reason: The last error, as one line.
+        times: Number of failures in a row.
+        again: The time of the next try, in seconds since the epoch.
+
+    """
 
     reason: str
     times: int
@@ -91,22 +108,38 @@ class Trouble:
 
 @dataclass
 class Health:
-    """How the service is: times in seconds since the epoch."""
+    """The state of the service; times are in seconds since the epoch.
+
+    Attributes:
+        started: Time of the service's start.
+        last_look: Time of the last look at the exchange; 0 before the first.
+        last_error: The last error, as one line.
+        last_error_at: Its time.
+        sandbox: The layers of confinement in force; empty until an engine has started.
+        unfinished: Number of submission folders that are still being written.
+        strange: Number of folders for assignments that this course does not have.
+
+    """
 
     started: float
     last_look: float = 0.0
     last_error: str = ""
     last_error_at: float = 0.0
     sandbox: list[str] = field(default_factory=list)
-    unfinished: int = 0  # folders of submissions that are still being written
-    strange: int = 0  # folders for assignments that this course does not have
+    unfinished: int = 0
+    strange: int = 0
 
 
 class Reconciler:
-    """The service's work, without its page; a context manager that holds its threads.
+    """The service without its page; a context manager that runs its threads.
 
-    engines: one for each thread that computes, so that no submission disturbs the next.
-    clock: seconds since the epoch.
+    Args:
+        course: The course.
+        settings: The course's settings.
+        engines: One per grading thread, so that submissions do not disturb each other.
+        gradebook: The course's gradebook.
+        clock: Returns seconds since the epoch.
+
     """
 
     def __init__(
@@ -149,14 +182,14 @@ class Reconciler:
             thread.join()
 
     def stop(self) -> None:
-        """Send the threads home after what they are doing."""
+        """Tell the threads to end after their current work."""
         self._turns.close()
         self._finished.put(None)
 
     # --- looking ---
 
     def look(self) -> None:
-        """Look at the exchange once: answer what needs no grading, and start what does."""
+        """Look at the exchange once: answer attempts that need no grading, start the others."""
         try:
             found = self._find()
             for key, attempts in found.items():
@@ -169,7 +202,7 @@ class Reconciler:
         self.health.last_look = self._clock()
 
     def _find(self) -> dict[Key, list[Attempt]]:
-        """Complete attempts by assignment and student; answered ones are not looked into."""
+        """Complete attempts by assignment and student; folders with a final answer are not read."""
         known = set(self.assignments())
         found: dict[Key, list[Attempt]] = {}
         unfinished = strange = 0
@@ -202,7 +235,7 @@ class Reconciler:
         return {key: found[key] for key in sorted(found, key=newest.__getitem__)}
 
     def assignments(self) -> list[str]:
-        """Assignments that this course has released."""
+        """Names of the released assignments."""
         folder = self.course.root / "release"
         return sorted(path.name for path in folder.glob("[!.]*") if any(path.glob("*.ipynb")))
 
@@ -224,7 +257,7 @@ class Reconciler:
             self._fail(key, error)
 
     def _answer(self, decision: Decision, now: float) -> None:
-        """Tell a student what becomes of an attempt that is not graded, or not yet."""
+        """Tell a student that an attempt is refused, superseded or deferred."""
         attempt, settings = decision.attempt, self.settings
         kinds = {"refuse": REFUSED, "supersede": SUPERSEDED, "defer": DEFERRED}
         title, text = {
@@ -264,7 +297,7 @@ class Reconciler:
         log.info("%s, %s: %s", attempt.student, attempt.assignment, title.lower())
 
     def _lateness(self, attempt: Attempt) -> str:
-        """What a student must know about the due date; empty when the attempt came in time."""
+        """A sentence about a missed due date; empty if the attempt was in time."""
         register = self.roster.register()
         late = register.late(attempt.assignment, attempt.student, attempt.arrived)
         if not late:
@@ -273,7 +306,7 @@ class Reconciler:
         return f"It was handed in {how_late(late)}; it was due on {pages.moment(due)}."
 
     def _begin(self, decision: Decision) -> None:
-        """Copy an attempt and hand it to the workers."""
+        """Copy an attempt and queue it for grading."""
         attempt, settings = decision.attempt, self.settings
         folder = self._staging / str(time.monotonic_ns())
         try:
@@ -308,7 +341,7 @@ class Reconciler:
         )
 
     def _grant(self, wish: Wish, assignment: str, student: str) -> None:
-        """Begin what an instructor wants, unless the submission is being worked on."""
+        """Start an instructor's request, unless the submission is in progress."""
         key = assignment, student
         now = self._clock()
         with self._mutex:
@@ -317,7 +350,7 @@ class Reconciler:
                 return
         folder = self.course.submitted(student, assignment)
         if not folder.is_dir():
-            self.records.fulfil(wish, assignment, student)  # there is nothing any more
+            self.records.fulfil(wish, assignment, student)  # the submission is gone
             return
         names = self.course.notebooks(assignment) if wish == "regrade" else []
         self._start(Work(assignment, student, folder, names, wish=wish))
@@ -325,7 +358,7 @@ class Reconciler:
     def _start(self, work: Work) -> None:
         with self._mutex:
             self._active[work.key] = work
-            again = work.key in self._trouble  # it has waited for its turn before
+            again = work.key in self._trouble  # a retry has already waited its turn
         if work.notebooks:
             items = [(work, name) for name in work.notebooks]
             self._turns.put(work.student, items, first=again)
@@ -371,7 +404,7 @@ class Reconciler:
                 self._end(work)
 
     def _record(self, work: Work) -> None:
-        """Bring one submission into the gradebook and its feedback to the student."""
+        """Record one submission in the gradebook and publish its feedback."""
         answers = self.records.answers(*work.key)
         standing = counting(answers, self.settings.counts)
         if work.wish == "release":
@@ -415,7 +448,7 @@ class Reconciler:
         )
 
     def _install(self, work: Work) -> None:
-        """Put the attempt in place of what was collected before."""
+        """Replace the previously collected submission with the attempt."""
         place = self.course.submitted(work.student, work.assignment)
         place.parent.mkdir(parents=True, exist_ok=True)
         before = self._staging / f"{work.folder.name}-before"
@@ -430,7 +463,7 @@ class Reconciler:
         self._release(work)
 
     def _release(self, work: Work) -> None:
-        """Write the feedback pages of what is recorded, and show them to the student."""
+        """Write the feedback pages of the recorded submission and release them to the student."""
         submitted = self.course.submitted(work.student, work.assignment)
         self._gradebook.generate_feedback(work.assignment, work.student)
         secret = inbound.secret(submitted)
@@ -438,7 +471,7 @@ class Reconciler:
             return  # it was not handed in through the exchange
         feedback = self.course.root / "feedback" / work.student / work.assignment
         for name in CARRIED:
-            if not (feedback / name).exists():  # graded before nbgrader was told to carry it
+            if not (feedback / name).exists():  # `autograded/` lacks it, so nbgrader copied none
                 try:
                     (feedback / name).write_bytes(read_regular(submitted, name, 4096))
                 except (CannotGrade, FileNotFoundError):
@@ -451,9 +484,17 @@ class Reconciler:
         self._strangers(work, submitted, secret, shown)
 
     def _strangers(self, work: Work, folder: Path, secret: str, shown: dict[str, str]) -> None:
-        """Publish pages for notebooks of other names: of those that were taken for one, its page.
+        """Publish pages for notebooks under other names.
 
-        shown: the pages of the assignment's notebooks.
+        A notebook that was graded as one of the assignment's gets that one's feedback page, any
+        other a notice.
+
+        Args:
+            work: The submission.
+            folder: Its files.
+            secret: The student's secret.
+            shown: Feedback pages by name of the assignment's notebook.
+
         """
         taken = taken_for(folder, self.course.release(work.assignment))
         others = inbound.notebooks(folder)
@@ -465,7 +506,7 @@ class Reconciler:
         pages.publish(self.settings.outbound, secret, extra)
 
     def _publish_aside(self, work: Work, attempt: Attempt, standing: Answer | None) -> None:
-        """Show the outcome of an attempt that does not count."""
+        """Publish the outcome of an attempt that does not count."""
         assert standing is not None
         note = (
             f"This attempt does not count: the one of {pages.moment(standing.arrived)} "
@@ -479,7 +520,7 @@ class Reconciler:
     # --- what is under way, and what went wrong ---
 
     def _enter(self, work: Work) -> bool:
-        """Begin to read the work's files, unless it has been dropped meanwhile."""
+        """Register as a reader of the work's files; False if the work has been dropped."""
         with self._mutex:
             work.readers += 1
             if self._active.get(work.key) is not work:
@@ -496,14 +537,14 @@ class Reconciler:
 
     def _end(self, work: Work) -> None:
         with self._idle:
-            work.readers += 1  # the last one clears up
+            work.readers += 1  # the last reader to leave removes the files
             del self._active[work.key]
             self._trouble.pop(work.key, None)
             self._leave(work)
             self._idle.notify_all()
 
     def _drop(self, work: Work, error: Exception) -> None:
-        """Give up this try; a later look begins the work anew."""
+        """Abandon this try; a later look starts the work again."""
         with self._idle:
             work.readers += 1
             if self._active.get(work.key) is work:
@@ -527,7 +568,7 @@ class Reconciler:
         self.health.last_error_at = self._clock()
 
     def settled(self, seconds: float) -> bool:
-        """Wait until nothing is under way; False when that takes longer."""
+        """Wait until no work is in progress; return False on timeout."""
         deadline = time.monotonic() + seconds
         with self._idle:
             while self._active:
@@ -538,17 +579,17 @@ class Reconciler:
             return True
 
     def under_way(self) -> tuple[dict[Key, Work], dict[Key, Trouble]]:
-        """What is being worked on, and what failed and will be tried again."""
+        """The submissions in progress, and the failed ones that wait for a retry."""
         with self._mutex:
             return dict(self._active), dict(self._trouble)
 
     @property
     def queue_length(self) -> int:
-        """Notebooks that wait for a worker."""
+        """Number of notebooks that wait for a worker."""
         return self._turns.waiting()
 
     def prepare(self) -> None:
-        """Start the engines, so that the first submission need not wait for them."""
+        """Start the engines ahead of the first submission."""
         try:
             for engine in self._engines:
                 self.health.sandbox = engine.ready()
@@ -557,7 +598,7 @@ class Reconciler:
 
 
 def _claim(attempt: Attempt) -> str:
-    """What an instructor should know about the name on a submission."""
+    """A remark for the instructor if the folder's name claims another student; else empty."""
     if attempt.claimed == attempt.student:
         return ""
     return f"handed in under the name {attempt.claimed}"

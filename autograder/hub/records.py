@@ -1,7 +1,8 @@
-"""What the service remembers on disk: an answer per attempt, and what an instructor wishes.
+"""The service's state on disk: an answer per attempt, and instructors' requests ("wishes").
 
-All of it is in `.autograder/hub/` of the course.  An answer is written when everything it says has
-been done; whatever has none is still to do.  A wish is a file that is there until it is fulfilled.
+The state is in the course's `.autograder/hub/`.  An answer is written after all the work it reports
+is done; attempts without an answer are still to do.  A wish is a file that exists until the wish is
+fulfilled.
 """
 
 from __future__ import annotations
@@ -29,11 +30,22 @@ Wish = Literal["regrade", "release"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an attempt.
+    """The outcome of an attempt; times are in seconds since the epoch.
 
-    kind: graded, refused or superseded (final), or deferred; arrived, answered: times in seconds;
-    slot: when it took its place in the limits; until: of a deferred attempt, when it is graded;
-    reason: in words for the student; notes: in words for the instructor.
+    Attributes:
+        attempt: Name of the attempt's folder.
+        student: The student's id.
+        assignment: Name of the assignment.
+        kind: Graded, refused or superseded (all final), or deferred.
+        arrived: Time of the attempt.
+        answered: Time of this answer.
+        slot: The time at which the rate limits count a graded attempt.
+        until: The time at which a deferred attempt will be graded.
+        score: Points of a graded attempt.
+        max_score: Maximum points of a graded attempt.
+        reason: Why it was not graded, for the student.
+        notes: Remarks for the instructor.
+
     """
 
     attempt: str
@@ -51,12 +63,12 @@ class Answer:
 
     @property
     def final(self) -> bool:
-        """Whether nothing is left to do for the attempt."""
+        """Whether the attempt needs no further work."""
         return self.kind != DEFERRED
 
 
 class Records:
-    """The service's files in a course, and the lock that makes it the only service there."""
+    """The service's files in a course."""
 
     def __init__(self, course: Course) -> None:
         self.folder = course.private / "hub"
@@ -81,24 +93,24 @@ class Records:
     # --- answers ---
 
     def answer(self, attempt: str) -> Answer | None:
-        """The answer to the attempt in the folder of this name."""
+        """The answer to the attempt with this folder name."""
         with self._mutex:
             return self._answers.get(attempt)
 
     def answers(self, assignment: str, student: str) -> list[Answer]:
-        """A student's answers, in the order in which the attempts arrived."""
+        """A student's answers, sorted by the attempts' arrival."""
         with self._mutex:
             names = self._attempts_of.get((assignment, student), ())
             found = [self._answers[name] for name in names]
         return sorted(found, key=lambda answer: (answer.arrived, answer.attempt))
 
     def students(self) -> set[tuple[str, str]]:
-        """(assignment, student) of everybody who was given an answer."""
+        """(assignment, student) of all answers."""
         with self._mutex:
             return set(self._attempts_of)
 
     def write(self, answer: Answer) -> None:
-        """Keep an answer.  Raises OSError when there is no room; then nothing has changed."""
+        """Store an answer.  Raises OSError if the disk is full; then nothing has changed."""
         name = sha256(answer.attempt.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         folder = self.folder / "answers" / check_name(answer.assignment)
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,13 +120,13 @@ class Records:
     # --- wishes ---
 
     def wish(self, wish: Wish, assignment: str, student: str) -> None:
-        """Note that an instructor wants this done."""
+        """Store an instructor's request."""
         folder = self.folder / wish / check_name(assignment)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / check_name(student)).touch()
 
     def wishes(self) -> list[tuple[Wish, str, str]]:
-        """(wish, assignment, student) of everything that is wanted, the oldest first."""
+        """(wish, assignment, student) of all open requests, oldest first."""
         kinds: tuple[Wish, ...] = ("regrade", "release")
         found = [
             (path.stat().st_mtime, kind, path.parent.name, path.name)
@@ -124,25 +136,25 @@ class Records:
         return [(kind, assignment, student) for _, kind, assignment, student in sorted(found)]
 
     def fulfil(self, wish: Wish, assignment: str, student: str) -> None:
-        """The wish is granted."""
+        """Remove a fulfilled request."""
         (self.folder / wish / assignment / student).unlink(missing_ok=True)
 
     # --- the rest ---
 
     @property
     def paused(self) -> bool:
-        """Whether an instructor has stopped the service from grading."""
+        """Whether an instructor has paused grading."""
         return (self.folder / "paused").exists()
 
     def pause(self, stop: bool) -> None:
-        """Stop, or go on; it holds over a restart."""
+        """Pause or resume grading; the state survives a restart."""
         if stop:
             (self.folder / "paused").touch()
         else:
             (self.folder / "paused").unlink(missing_ok=True)
 
     def staging(self) -> Path:
-        """A folder for attempts that are being graded, emptied."""
+        """The folder for attempts in progress, emptied."""
         folder = self.folder / "incoming"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -151,7 +163,10 @@ class Records:
 
 @contextlib.contextmanager
 def only_service(course: Course) -> Iterator[None]:
-    """Be the only service of a course.  Raises UserError when there is another."""
+    """Hold the lock that makes this the course's only service.
+
+    Raises UserError if another service holds it.
+    """
     folder = course.private / "hub"
     folder.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -165,9 +180,9 @@ def only_service(course: Course) -> Iterator[None]:
 
 
 def own_scratch(course: Course) -> str:
-    """Let temporary files of this process and its children lie in a new folder, and name it.
+    """Create a folder for temporary files of this process and its children; return its path.
 
-    What a service that was killed has left in its own is removed.
+    The folder that a killed service left behind is removed.
     """
     note = course.private / "hub" / "scratch"
     with contextlib.suppress(OSError):
@@ -175,14 +190,14 @@ def own_scratch(course: Course) -> str:
         if before.name.startswith(_SCRATCH) and before.owner() == Path(note).owner():
             shutil.rmtree(before, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix=_SCRATCH)
-    os.chmod(folder, 0o711)  # noqa: S103  kernels run under other accounts, and pass through
+    os.chmod(folder, 0o711)  # noqa: S103  kernels run under other accounts and pass through it
     note.write_text(folder, "utf-8")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     return folder
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file whole, or not at all, so that it survives a power cut."""
+    """Write a file atomically and durably: a power cut leaves the old or the new content."""
     half = path.with_name(f".{path.name}.{threading.get_ident()}")
     try:
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

@@ -1,4 +1,4 @@
-"""Who is in the course and when its assignments are due, as the gradebook has it."""
+"""The students of the course and the due dates of its assignments, from the gradebook."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ log = logging.getLogger("autograder.hub")
 
 @dataclass(frozen=True)
 class Register:
-    """What the gradebook says: times in seconds since the epoch, extensions in seconds.
+    """A snapshot of the gradebook.
 
-    names: of every student, by id, empty where none was given; due: of the assignments that have
-    a due date; extensions, handed_in: by assignment and student.
+    Attributes:
+        names: Name by student id; empty if none was entered.
+        due: Due date by assignment, in seconds since the epoch, if it has one.
+        extensions: Extension in seconds, by assignment and student.
+        handed_in: Time of submission in seconds since the epoch, by assignment and student.
+
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -29,18 +33,18 @@ class Register:
     handed_in: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def due_for(self, assignment: str, student: str) -> float:
-        """When an assignment is due for a student.  Raises KeyError when it has no due date."""
+        """When an assignment is due for a student.  Raises KeyError if it has no due date."""
         return self.due[assignment] + self.extensions.get((assignment, student), 0.0)
 
     def late(self, assignment: str, student: str, arrived: float | None) -> float:
-        """Seconds by which something came too late; 0 when it did not."""
+        """Seconds after the due date; 0 if the submission was in time."""
         if arrived is None or assignment not in self.due:
             return 0.0
         return max(0.0, arrived - self.due_for(assignment, student))
 
 
 class Roster:
-    """Reads the register when the gradebook has changed."""
+    """Reads the register again whenever the gradebook has changed."""
 
     def __init__(self, gradebook: Gradebook) -> None:
         self._gradebook = gradebook
@@ -48,21 +52,21 @@ class Roster:
         self._known = Register()
 
     def register(self) -> Register:
-        """What the gradebook says; while it cannot be read, what it said before."""
+        """The current register; the previous one while the gradebook cannot be read."""
         version = self._gradebook.version()
         if version != self._version:
             try:
                 with self._gradebook.database() as database:
                     self._known = _read(database)
                 self._version = version
-            except Exception as error:  # locked, perhaps: the page must not stop at it
+            except Exception as error:  # it may be locked; the page must work all the same
                 log.warning("the gradebook cannot be read: %s", error)
         return self._known
 
 
 def _read(database: Any) -> Register:
     register = Register()
-    ask = database.db.query  # columns alone: whole rows would add up everybody's points
+    ask = database.db.query  # columns only: loading whole rows would sum up all points
     for student, first, last in ask(Student.id, Student.first_name, Student.last_name):
         register.names[student] = " ".join(filter(None, (first, last)))
     assignments: dict[str, str] = {}
@@ -82,10 +86,10 @@ def _read(database: Any) -> Register:
 
 
 def _seconds(at: datetime) -> float:
-    """A time of nbgrader's, which is in UTC and does not say so."""
+    """A time of nbgrader's, a naive datetime in UTC, in seconds since the epoch."""
     return at.replace(tzinfo=UTC).timestamp()
 
 
 def how_late(seconds: float) -> str:
-    """By how much something was late, as the feedback says it; empty when it was not."""
+    """The delay in the words of the feedback; empty if there was none."""
     return f"{how_long(seconds)} late" if seconds > 0 else ""

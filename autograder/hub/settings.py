@@ -1,4 +1,4 @@
-"""What an instructor can set in `nbgrader_config.py`, and what nbgrader knows already."""
+"""The service's settings: its own section of `nbgrader_config.py`, and nbgrader's settings."""
 
 from __future__ import annotations
 
@@ -43,11 +43,15 @@ class AutograderService(Configurable):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the service is told.
+    """All settings of the service; see `AutograderService` for those not listed here.
 
-    inbound, outbound: the course's folders in the exchange for submissions and for feedback.
-    ignore: glob patterns of file names that nbgrader leaves behind.
-    check_owner: whether the owner of a folder decides whose submission it is.
+    Attributes:
+        course_id: nbgrader's id of the course.
+        inbound: The course's folder in the exchange for submissions.
+        outbound: The course's folder in the exchange for feedback.
+        ignore: Glob patterns of file names that nbgrader does not collect.
+        check_owner: Whether a folder's owner, rather than its name, identifies the student.
+
     """
 
     course_id: str
@@ -65,7 +69,7 @@ class Settings:
 
     @classmethod
     def of(cls, course: Course, config: Config) -> Settings:
-        """The settings of a course.  Raises UserError when it has no id or no exchange."""
+        """The settings of a course.  Raises UserError if it has no id or no exchange."""
         own = AutograderService(config=config)
         directory = CourseDirectory(config=config)
         name = directory.course_id

@@ -1,4 +1,4 @@
-"""Who is next: notebooks of many students on few workers, in turn."""
+"""A fair queue: many students' notebooks on few workers, taken in turn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """A queue per student; workers take one item of each student in turn.
+    """A queue per student; workers take one item from each student in turn.
 
-    While others wait, a student holds at most all workers but one, so notebooks that run into
-    their time-out never hold up the class for longer than one time-out.
+    While others wait, one student occupies at most all workers but one, so notebooks that run into
+    their timeout never delay the class by more than one timeout.
     """
 
     def __init__(self, workers: int) -> None:
@@ -24,7 +24,7 @@ class Turns(Generic[T]):
         self._closed = False
 
     def put(self, student: str, items: list[T], first: bool = False) -> None:
-        """Add work; a student who has none waiting comes last, or, with `first`, first."""
+        """Add work; a student without waiting items goes to the back, with `first` to the front."""
         with self._changed:
             if first and student not in self._waiting:
                 self._waiting = {student: deque(), **self._waiting}
@@ -32,7 +32,7 @@ class Turns(Generic[T]):
             self._changed.notify_all()
 
     def take(self) -> tuple[str, T] | None:
-        """The next item and whose it is; waits for one.  None when closed."""
+        """Wait for the next item; return the student and the item, or None when closed."""
         with self._changed:
             while True:
                 if self._closed:
@@ -44,7 +44,7 @@ class Turns(Generic[T]):
             queue = self._waiting.pop(student)
             item = queue.popleft()
             if queue:
-                self._waiting[student] = queue  # now the last in turn
+                self._waiting[student] = queue  # at the back
             self._running[student] = self._running.get(student, 0) + 1
             return student, item
 
@@ -55,7 +55,7 @@ class Turns(Generic[T]):
         return next(free, None)
 
     def done(self, student: str) -> None:
-        """An item that was taken is finished."""
+        """Mark an item of this student as finished."""
         with self._changed:
             self._running[student] -= 1
             if not self._running[student]:
@@ -63,12 +63,12 @@ class Turns(Generic[T]):
             self._changed.notify_all()
 
     def waiting(self) -> int:
-        """Number of items that nobody has taken."""
+        """Number of items not yet taken."""
         with self._changed:
             return sum(map(len, self._waiting.values()))
 
     def close(self) -> None:
-        """Send the workers home."""
+        """Close the queue: `take` returns None from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

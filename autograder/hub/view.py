@@ -1,4 +1,4 @@
-"""What the page shows, as plain data: derived from the reconciler and from `results.json`."""
+"""The page's content as plain data, derived from the reconciler and from `results.json`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,36 @@ from autograder.hub.roster import Register, how_late
 from autograder.record.copies import identical_checkpoints
 
 BINS = 10
-STARTING = 120.0  # seconds that a sandbox may take to start
+STARTING = 120.0  # seconds allowed for starting the sandbox
 _WORDS = {REFUSED: "not accepted", SUPERSEDED: "not graded", DEFERRED: "graded later"}
 
 
-# The hint of a check whose cell is as released, as `LabelledStubs` and the checks' values word it.
+# The hint of a check on an unchanged cell, in the words of `LabelledStubs` and the check engine.
 _NOT_DONE = re.compile(r"(TODO \[[^\]]*\]: )?not done yet")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One student's line: what became of the newest attempt, and the score that is recorded.
+    """One student's row: the outcome of the newest attempt, and the recorded score.
 
-    name: from the roster, empty when none is known; status: a word; detail: why, or how far;
-    until: when a deferred attempt is graded, arrived: when the newest attempt came, in seconds;
-    late: by how much it was, in words; checks: how many are passed, wrong and not done;
-    failed: notebooks that could not be graded, with the reason; blank: all that was handed in is as
-    it was handed out; raised: checks that broke at what they were given; troubled: a person should
-    look.
+    Attributes:
+        student: The student's id.
+        name: Name from the roster; empty if unknown.
+        status: One word.
+        detail: The reason for the status, or the progress.
+        until: When a deferred attempt will be graded, in seconds since the epoch.
+        arrived: When the newest attempt arrived, in seconds since the epoch.
+        late: By how much it was late, in words; empty if it was in time.
+        attempts: Number of attempts.
+        score: Recorded points; None if nothing is recorded.
+        max_score: Maximum points; None if nothing is recorded.
+        checks: Number of checks that are passed, wrong and undone.
+        failed: Notebooks that could not be graded, with the reason.
+        blank: Whether all submitted notebooks are unchanged from the release.
+        raised: Checks that raised an error.
+        notes: Remarks for the instructor.
+        troubled: Whether the instructor should look at the submission.
+
     """
 
     student: str
@@ -55,7 +67,7 @@ class Row:
 
 
 class View:
-    """Looks at a reconciler; what has not changed on disk is read once."""
+    """Describes a reconciler's state; files that have not changed are read only once."""
 
     def __init__(self, reconciler: Reconciler) -> None:
         self._reconciler = reconciler
@@ -87,9 +99,9 @@ class View:
         }
 
     def submission(self, assignment: str, student: str) -> dict[str, Any]:
-        """What is known of one student's recorded submission, notebook by notebook.
+        """One student's recorded submission, notebook by notebook.
 
-        Raises KeyError when there is no such student or assignment.
+        Raises KeyError if there is no such student or assignment.
         """
         reconciler = self._reconciler
         if assignment not in reconciler.assignments() or student not in self.students(assignment):
@@ -119,16 +131,16 @@ class View:
         }
 
     def feedback(self, assignment: str, student: str, notebook: str) -> Path:
-        """The feedback page of a notebook, if there is one."""
+        """Path of a notebook's feedback page, which may not exist."""
         return self._reconciler.course.root / "feedback" / student / assignment / f"{notebook}.html"
 
     def log(self, assignment: str, student: str, notebook: str) -> Path:
-        """The log of a notebook's grading, if there is one."""
+        """Path of the log of a notebook's grading, which may not exist."""
         logs = self._reconciler.course.private / "logs"
         return logs / assignment / student / f"{notebook}.log"
 
     def students(self, assignment: str) -> list[str]:
-        """Everybody who handed something in, by whatever way, sorted."""
+        """All students with a submission or an attempt, sorted."""
         reconciler = self._reconciler
         seen = {*reconciler.attempts, *reconciler.records.students()}
         known = {student for name, student in seen if name == assignment}
@@ -228,7 +240,7 @@ class View:
 
 
 def attempts_open(attempts: list[Any], answers: list[Answer]) -> bool:
-    """Whether an attempt waits for its first answer."""
+    """Whether an attempt has no answer yet."""
     answered = {answer.attempt for answer in answers}
     return any(attempt.name not in answered for attempt in attempts)
 
@@ -240,7 +252,7 @@ def _status(
     active: dict[Key, Work],
     trouble: dict[Key, Trouble],
 ) -> tuple[str, str]:
-    """What became of the newest attempt: a word, and a detail; empty when none is known."""
+    """The status of the newest attempt and a detail; both empty if there is no attempt."""
     if key in active:
         work = active[key]
         done = f"{len(work.graded)} of {len(work.notebooks)} notebooks" if work.notebooks else ""
@@ -257,7 +269,7 @@ def _status(
 
 
 def _distribution(results: list[dict[str, Any]]) -> list[int]:
-    """How many scores lie in each tenth of the possible points."""
+    """Histogram of the scores over tenths of the maximum points."""
     counts = [0] * BINS
     for result in results:
         share = result["score"] / result["max_score"] if result["max_score"] else 0.0
@@ -266,14 +278,14 @@ def _distribution(results: list[dict[str, Any]]) -> list[int]:
 
 
 def _outcome(check: dict[str, Any]) -> str:
-    """Whether a check passed, or found something wrong, or nothing that was done."""
+    """Whether a check is "passed", "wrong" or "undone"."""
     if check["passed"]:
         return "passed"
     return "undone" if _NOT_DONE.fullmatch(check["hint"]) else "wrong"
 
 
 def _tally(cells: list[dict[str, Any]]) -> dict[str, int]:
-    """How many checks of some cells passed, are wrong, and are not done."""
+    """Number of passed, wrong and undone checks in these cells."""
     counted = Counter(_outcome(check) for cell in cells for check in cell["checks"])
     return {outcome: counted[outcome] for outcome in ("passed", "wrong", "undone")}
 
@@ -283,7 +295,7 @@ def _due(register: Register, assignment: str, student: str) -> float | None:
 
 
 def _undone(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Grade cells that somebody has not done at all, in the order of the notebooks."""
+    """Grade cells that some students have left undone, in the order of the notebooks."""
     found: dict[tuple[str, str], list[int]] = {}
     for result in results:
         for notebook in result["notebooks"]:
@@ -300,9 +312,9 @@ def _undone(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _checks(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Checks that somebody got wrong, the one that most got wrong first.
+    """Checks that some students got wrong, the most frequent first.
 
-    Who has not done a cell has got nothing wrong in it, and does not count.
+    Students who left a cell undone are not counted for its checks.
     """
     total: Counter[tuple[str, str, str]] = Counter()
     failed: Counter[tuple[str, str, str]] = Counter()

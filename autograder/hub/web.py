@@ -1,9 +1,9 @@
-"""The service's pages: who handed in what, how it went, and the few things to decide by hand.
+"""The service's pages: submissions, their results, and the instructor's actions.
 
-Whoever opens it logs in at the Hub.  Two gates must let a visitor in: the Hub grants
-`access:services!service=<this service>` (checked by JupyterHub's own mixin), and the visitor is a
-member of the instructor group.  Of the visitor the Hub tells name and groups, which is what every
-OAuth token may ask about its owner; the service needs no scope beyond that.
+Visitors log in at the Hub and pass two checks: the Hub grants them
+`access:services!service=<this service>` (checked by JupyterHub's mixin), and they are members of
+the instructor group.  The service reads a visitor's name and groups, which every OAuth token may
+ask about its owner; it needs no further scope.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autograder.hub.records import Wish
 from autograder.hub.view import View
 
 _HERE = Path(__file__).parent
-LONGEST = 32 << 20  # bytes of a page or a log that are shown
+LONGEST = 32 << 20  # most bytes shown of a page or a log
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -39,10 +39,10 @@ _HEADERS = {
 
 
 class Health(RequestHandler):
-    """Whether the service runs; for machines, and without anything private."""
+    """A health check for monitoring, without private data."""
 
     def initialize(self, reconciler: Reconciler) -> None:
-        """Take the reconciler."""
+        """Store the reconciler."""
         self.reconciler = reconciler
 
     def get(self) -> None:
@@ -59,23 +59,23 @@ class Health(RequestHandler):
 
 
 class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
-    """What only members of the instructor group get."""
+    """Base class of pages for members of the instructor group only."""
 
     reconciler: Reconciler
     view: View
 
     def initialize(self, reconciler: Reconciler, view: View) -> None:
-        """Take the reconciler and the view."""
+        """Store the reconciler and the view."""
         self.reconciler = reconciler
         self.view = view
 
     def set_default_headers(self) -> None:
-        """Nothing on the page comes from elsewhere, and nobody frames or keeps it."""
+        """Forbid external content, framing and caching."""
         for name, value in _HEADERS.items():
             self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Let in members of the group, send strangers to log in, turn others away."""
+        """Redirect anonymous visitors to the login; raise 403 for non-members of the group."""
         user = self.current_user
         if user is None:
             if self.request.method == "GET" and not self.request.path.startswith(self._api):
@@ -90,7 +90,7 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         return f"{self.settings['prefix']}api/"
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say in one sentence what is the matter."""
+        """Answer with the error in one sentence."""
         error = kwargs.get("exc_info", (None, None))[1]
         said = error.log_message if isinstance(error, HTTPError) else ""
         group = self.reconciler.settings.instructor_group
@@ -113,7 +113,7 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
 
     @property
     def _words(self) -> dict[str, Any]:
-        """What the templates call."""
+        """Functions that the templates call."""
         return {"when": _when, "link": self._link, "formgrader": self._formgrader}
 
     def _link(self, page: str, **query: str) -> str:
@@ -121,7 +121,7 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         return f"{self.settings['prefix']}{page}?{urlencode(query, errors='surrogateescape')}"
 
     def _formgrader(self, student: str, assignment: str) -> str:
-        """Address of a student in formgrader, which the Hub has beside this service."""
+        """Address of a student's page in formgrader, a sibling of this service on the Hub."""
         beside = self.settings["prefix"].rstrip("/").rpartition("/")[0]
         parts = (self.reconciler.settings.course_id, "formgrader", "manage_students")
         path = "/".join(quote(part, safe="") for part in (*parts, student, assignment))
@@ -129,15 +129,15 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
 
     @property
     def looked(self) -> float:
-        """When the service last looked at the exchange; 0 before the first time."""
+        """When the service last looked at the exchange; 0 before the first look."""
         return self.reconciler.health.last_look
 
 
 class Dashboard(Instructors):
-    """The page."""
+    """The main page."""
 
     def get(self) -> None:
-        """Show the page as it is now."""
+        """Render the current state."""
         self.render(
             "page.html",
             course=self.reconciler.settings.course_id,
@@ -149,7 +149,7 @@ class Dashboard(Instructors):
 
 
 class _OfOne(Instructors):
-    """What is about one student's submission to one assignment, which the address names."""
+    """Base class of pages about one submission; the query names assignment and student."""
 
     def _submission(self) -> dict[str, Any]:
         try:
@@ -177,7 +177,7 @@ class Submission(_OfOne):
     """One student's submission, notebook by notebook."""
 
     def get(self) -> None:
-        """Show it."""
+        """Render the submission."""
         self.render(
             "submission.html",
             course=self.reconciler.settings.course_id,
@@ -187,10 +187,10 @@ class Submission(_OfOne):
 
 
 class Feedback(_OfOne):
-    """A feedback page as the student has it."""
+    """A feedback page as the student sees it."""
 
     def get(self) -> None:
-        """Show it, where nothing in it can do anything: a student wrote most of it."""
+        """Serve the page under a sandboxing policy, since a student wrote most of it."""
         self.set_header(
             "Content-Security-Policy",
             "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
@@ -203,16 +203,16 @@ class Log(_OfOne):
     """The log of a notebook's grading."""
 
     def get(self) -> None:
-        """Show it as text."""
+        """Serve the log as text."""
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(self._file(self.view.log))
 
 
 class Confirm(Instructors):
-    """Asks before everybody's work is graded again."""
+    """Asks for confirmation before all submissions are graded again."""
 
     def get(self) -> None:
-        """Show what would happen, and the button that does it."""
+        """Render the confirmation form."""
         name = self.get_query_argument("assignment")
         if name not in self.reconciler.assignments():
             raise HTTPError(404)
@@ -228,7 +228,7 @@ class State(Instructors):
     """The page's content as JSON."""
 
     def get(self) -> None:
-        """Answer with the state."""
+        """Write the state."""
         self.write(json.dumps(self.view.state(), ensure_ascii=False))
         self.set_header("Content-Type", "application/json; charset=UTF-8")
 
@@ -237,20 +237,20 @@ class Fragment(Instructors):
     """The part of the page that changes."""
 
     def get(self) -> None:
-        """Answer with HTML in JSON."""
+        """Write the HTML in a JSON object."""
         self.write({"html": self.fragment(), "looked": _when(self.looked)})
 
 
 class Action(Instructors):
-    """A button was pressed; `name` says which."""
+    """Handles the button called `name`."""
 
     def initialize(self, reconciler: Reconciler, view: View, name: str = "") -> None:
-        """Take the reconciler, the view, and the action."""
+        """Store the reconciler, the view and the name of the action."""
         super().initialize(reconciler, view)
         self.name = name
 
     def post(self) -> None:
-        """Do it; answer JSON to a script, and the page to a form."""
+        """Perform the action; answer with JSON to a script, and redirect a form to the page."""
         records = self.reconciler.records
         if self.name in ("pause", "resume"):
             records.pause(self.name == "pause")
@@ -282,7 +282,7 @@ class Action(Instructors):
         return f"{chosen or f'{count} submissions'}: will be {what}."
 
     def _field(self, name: str) -> str:
-        """A value of the form, or of a JSON object; empty when it is not given."""
+        """A value from the form or the JSON body; empty if it is missing."""
         if self.request.headers.get("Content-Type", "").startswith("application/json"):
             try:
                 given = json.loads(self.request.body or b"{}")
@@ -295,7 +295,7 @@ class Action(Instructors):
 
 
 def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Application:
-    """The service's pages below `prefix`, which begins and ends with a slash."""
+    """The web application with all pages below `prefix`, which starts and ends with a slash."""
     given = {"reconciler": reconciler, "view": View(reconciler)}
     actions: tuple[str, ...] = ("regrade", "release", "pause", "resume")
     return Application(
@@ -321,15 +321,15 @@ def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Ap
 
 
 class Nothing(RequestHandler):
-    """Any other address."""
+    """Answers all other addresses."""
 
     def prepare(self) -> None:
-        """Say that it is none."""
+        """Raise 404."""
         raise HTTPError(404)
 
 
 def address(url: str) -> tuple[str, int]:
-    """Host and port in the address that the Hub gave.  Raises UserError when it gave none."""
+    """Host and port in the address that the Hub gave.  Raises UserError if it gave none."""
     parts = urlsplit(url)
     if not parts.hostname or not parts.port:
         raise UserError(
@@ -340,7 +340,7 @@ def address(url: str) -> tuple[str, int]:
 
 
 def _when(seconds: float | None) -> str:
-    """A time as HTML: in the server's zone, which the page's script turns into the reader's."""
+    """A time as HTML in the server's time zone; the page's script converts it to the reader's."""
     if not seconds:
         return "not yet"
     then = datetime.fromtimestamp(seconds).astimezone()
