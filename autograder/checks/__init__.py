@@ -1,8 +1,8 @@
-"""The checks zone: one package of hidden checks per assignment, and the words to write them.
+"""The checks zone: one package of hidden checks per assignment, and the API for writing them.
 
-An assignment `ch4-cnn` has its checks in the package `ch4_cnn`; a notebook `1-orenist-filter`
-in the module `test_1_orenist_filter`.  A check class is bound to a grade cell and its methods
-are checks:
+The checks of assignment `ch4-cnn` are in the package `ch4_cnn`, those of its notebook
+`1-orenist-filter` in the module `test_1_orenist_filter`.  A class of checks is bound to a grade
+cell; its methods are the checks:
 
     @grade_cell("ofe-04-edge-filter-check")
     class TestEdgeFilter:
@@ -10,8 +10,8 @@ are checks:
         def test_shape(self, notebook):
             assert notebook.edge_filter().shape == (5, 5, 1, 2)
 
-Fixtures for them: `values` (asks the kernel, as it is when it reaches the grade cell),
-`rng` (seeded per submission and check), `submission` (the files handed in).
+Fixtures: `values` (queries the kernel in its state at the grade cell), `rng` (seeded per submission
+and check), `submission` (the submitted files).
 """
 
 from __future__ import annotations
@@ -33,29 +33,37 @@ def grade_cell(grade_id: str) -> Callable[[T], T]:
 
 
 def check(title: str, *, hint: str, weight: float = 1.0) -> Callable[[T], T]:
-    """Make a method a check.
+    """Mark a method as a check.
 
-    title: what is right when it passes, in one sentence.
-    hint: the concept to think about when it fails; never a hidden value.
-    weight: its share of the grade cell's points, relative to the cell's other checks.
+    Args:
+        title: What is right when the check passes, in one sentence.
+        hint: The concept to think about when it fails; never a hidden value.
+        weight: Its share of the grade cell's points, relative to the cell's other checks.
+
     """
     return pytest.mark.check(title=title, hint=hint, weight=weight)
 
 
 class Mistake(AssertionError):
-    """A failed check that knows which mistake was made; its sentence is shown, not the hint."""
+    """A failed check with a known mistake; its sentence is shown in place of the hint."""
 
 
 Sentence = str | Callable[[], str]
 
 
 def diagnose(right: object, *mistakes: tuple[Callable[[], object], Sentence]) -> None:
-    """Pass if `right`; otherwise fail, and name the first of the known mistakes that was made.
+    """Pass if `right`; otherwise fail with the first known mistake that explains the answer.
 
-    mistakes: what tells each by (asked one after the other, and only when something is wrong), and
-        the sentence about it; like a hint, it holds no hidden value.
+    Args:
+        right: Whether the answer is right.
+        *mistakes: Pairs of a predicate that recognises the mistake and a sentence about it.  The
+            predicates are called in order, and only if the answer is wrong.  Like a hint, the
+            sentence holds no hidden value.
 
-    Raises Mistake with that sentence, AssertionError when no known mistake explains the answer.
+    Raises:
+        Mistake: A known mistake was made; the message is its sentence.
+        AssertionError: No known mistake explains the answer.
+
     """
     if right:
         return
@@ -67,28 +75,29 @@ def diagnose(right: object, *mistakes: tuple[Callable[[], object], Sentence]) ->
 
 @dataclass(frozen=True)
 class Setup:
-    """What one notebook's kernel finds around it.
+    """The environment and the limits of one notebook's kernel.
 
-    files: glob patterns of submitted files that are put beside the notebook; other notebooks, and
-        what nbgrader adds, never are.
-    read: glob patterns of submitted files that only the checks read.
-    environment: variables its kernel gets.
-    shared: called for the files of this machine, a data set for instance, that are too large for a
-        copy each: their paths by the names under which kernels find them beside the notebook, and
-        cannot change them.
-    prepare: called with (folder, rng) to put further files there before the kernel starts.
-    explain: what an error that stops a cell, or what is asked of it, has to do with the subject, by
-        a pattern (`re`) that occurs in it; the first that fits stands in place of the hint.
-    seconds: of processor time that one cell may use with all it started, and seconds that it may
-        sleep; the whole notebook, with its answers, may use five times as much.
-    steps: training steps of the whole solution, for the progress bar when it is run.
-    training_steps: how many of them are computed in grading.  Of those that follow in a session
-        the kernel computes only what else they fetch, so that a long loop runs to its own end (see
-        `autograder.kernel.fast_forward`).  None for all of them.
-    needs: raises UserError when something that is not handed in and not in the release, a data set
-        for instance, is not on this machine; called before anything is graded.
-    data: folders that a whole run of the solution reads, by the environment variable that names
-        each; called with a function that takes a line about the progress.
+    Attributes:
+        files: Glob patterns of submitted files that are put beside the notebook.  Other notebooks
+            and the files that nbgrader adds never are.
+        read: Glob patterns of submitted files that only the checks read.
+        environment: Environment variables of the kernel.
+        shared: Returns files on this machine that are too large to copy for each kernel, such as a
+            data set: paths by the names that kernels see beside the notebook, read-only.
+        prepare: Called with (folder, rng) before the kernel starts, to write further files.
+        explain: Explanations of errors in terms of the subject, by regular expression.  The first
+            one that is found in the error of a cell, or of a query to it, replaces the hint.
+        seconds: Processor time that one cell may use, with all processes it starts, and time that
+            it may sleep.  The whole notebook, with its queries, may use five times as much.
+        steps: Training steps of the complete solution, for the progress bar when it is run.
+        training_steps: How many of them are computed in grading; None for all.  Of a session's
+            later steps the kernel computes only the other fetches, so that a long loop runs to its
+            end (see `autograder.kernel.fast_forward`).
+        needs: Called before anything is graded; raises UserError if the machine lacks something
+            that is neither submitted nor released, such as a data set.
+        data: Returns the folders that a full run of the solution reads, by the environment variable
+            that names each; called with a function that reports a line of progress.
+
     """
 
     files: tuple[str, ...] = ("*.py",)

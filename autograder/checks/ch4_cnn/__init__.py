@@ -10,17 +10,17 @@ import numpy as np
 from autograder.checks import Setup
 from autograder.data import mnist
 
-# Of the 4000 steps of the training loop so many are computed: enough to see that it learns.
+# Steps of the 4000-step training loop that are computed in grading: enough to show learning.
 TRAINING_STEPS = 40
 TRAIN_ROWS, TEST_ROWS = 60_000, 10_000
-OTHER_RUN = ".other-run-2"  # for checkpoints that are saved to try `resume`; a dash and a number
+OTHER_RUN = ".other-run-2"  # for checkpoints that test `resume`; has a dash and a number itself
 _DIGITS = ".mnist"
 
 
 def probe_rows(rng: np.random.Generator) -> np.ndarray:
-    """The test digits in the order in which a submission's kernel has them: (10 000,) indices.
+    """Indices (10 000,) of the test digits in the order that a submission's kernel sees.
 
-    All of them, for students write this number; in another order than that of the files.
+    The kernel has all of them, because students write this number, but not in the files' order.
     """
     return rng.permutation(TEST_ROWS)
 
@@ -45,7 +45,7 @@ def _write_test_digits(folder: Path, rng: np.random.Generator) -> None:
     (folder / OTHER_RUN).mkdir()
 
 
-# What an error has to do with the subject.
+# Explanations of errors, by a regular expression for the message.
 EXPLAIN = {
     r"module 'tensorflow' has no attribute": "tf must stay tensorflow.compat.v1, as the first cell "
     "imports it: the session style of the lecture is not in TensorFlow 2's own module",

@@ -1,7 +1,7 @@
-"""The only place that knows how the notebooks' names are reached.
+"""The only module that knows how to reach the notebooks' names.
 
-Checks speak of kernels, feature maps and training steps in NumPy; the classes here turn that
-into questions to the kernel.
+Checks work with convolution kernels, feature maps and training steps as NumPy arrays; the classes
+here translate that into queries to the Jupyter kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 class Notebook:
-    """What every notebook of the chapter can be asked."""
+    """Queries that work for every notebook of the chapter."""
 
     def __init__(self, values: Values) -> None:
         self._values = values
@@ -40,7 +40,7 @@ class Notebook:
         return float(value)
 
     def whole(self, name: str) -> int:
-        """A whole number of the notebook, of a type for whole numbers."""
+        """A single number of the notebook; NoValue unless its type is an integer type."""
         return _whole(self._values.value(name), name)
 
     def value(self, name: str) -> Any:
@@ -48,11 +48,11 @@ class Notebook:
         return self._values.value(name)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """What the notebook's function returns, as it is."""
+        """The return value of the notebook's function, unconverted."""
         return self._values.call(name, *args, **kwargs)
 
     def result(self, name: str, *args: Any) -> Array:
-        """What the notebook's function returns, as an array."""
+        """The return value of the notebook's function, as an array."""
         return _numbers(self._returned(name, *args), f"{name}(…) does not return numbers")
 
     def number_of(self, name: str, *args: Any) -> float:
@@ -63,18 +63,18 @@ class Notebook:
         return float(found)
 
     def floats(self, name: str, *args: Any) -> Array:
-        """The same, where the text asks for floats."""
+        """The return value as an array; NoValue unless its dtype is a floating-point type."""
         found = np.asarray(self._returned(name, *args))
         if found.dtype.kind != "f":
             raise NoValue(f"{name}(…) returns {found.dtype.name}, expected floats")
         return found.astype(float)
 
     def whole_result(self, name: str, *args: Any) -> int:
-        """What the notebook's function returns, of a type for whole numbers."""
+        """The single number that is returned; NoValue unless its type is an integer type."""
         return _whole(self._returned(name, *args), f"{name}(…)")
 
     def returns(self, name: str) -> dict[str, Any]:
-        """Kind, type, shape and dtype of what a function without arguments returns."""
+        """Kind, type, shape and dtype of the return value of a function without arguments."""
         return self._values.describe_call(name)
 
     def _returned(self, name: str, *args: Any) -> Any:
@@ -84,7 +84,7 @@ class Notebook:
         return found
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Static shape of a tensor, −1 for what is open; None when nothing is known."""
+        """Static shape of a tensor, with −1 for an open dimension; None if the rank is unknown."""
         shape = self._description(name)["shape"]
         return None if shape is None else tuple(shape)
 
@@ -103,16 +103,20 @@ class Notebook:
         return found
 
     def figure(self, name: str = "fig") -> Figure:
-        """What a figure of the notebook shows; it is asked once."""
+        """The content of a figure of the notebook; queried once."""
         if name not in self._figures:
             self._figures[name] = self._values.figure(name)
         return self._figures[name]
 
 
 class Graph(Notebook):
-    """A notebook with a graph: sessions of our own on it, and the student's.
+    """A notebook with a graph, the checks' own sessions on it, and the student's session.
 
-    shapes: the variables a network is expected to have, by notebook name.
+    Args:
+        values: The kernel to query.
+        of: Notebook name of a tensor in the graph.
+        shapes: Shapes of the network's expected variables, by notebook name.
+
     """
 
     def __init__(self, values: Values, of: str, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -123,11 +127,11 @@ class Graph(Notebook):
         self._names: dict[str, str] | None = None
 
     def fresh(self, **weights: Array) -> Running:
-        """A session of our own: `weights` (by notebook name) loaded, what remains initialised."""
+        """A new session with `weights` (by notebook name) loaded and the rest initialised."""
         return Running(self, self._values.session(self._of, self.named(weights)))
 
     def named(self, weights: dict[str, Array]) -> dict[str, Array]:
-        """Values of variables by their names in the graph, as float32."""
+        """The weights by their names in the graph, as float32."""
         return {self.graph_name(name): np.asarray(v, np.float32) for name, v in weights.items()}
 
     def trained(self) -> Running:
@@ -135,11 +139,11 @@ class Graph(Notebook):
         return Running(self, self._values.student_session())
 
     def variables(self) -> list[dict[str, Any]]:
-        """Every variable of the graph."""
+        """Descriptions of all variables of the graph."""
         return self._values.variables(self._of)
 
     def untrained(self, names: list[str]) -> list[str]:
-        """Which of these variables training cannot change: frozen, or cut off from the graph."""
+        """Which of these variables training cannot change: not trainable, or without a gradient."""
         own = {name: self.graph_name(name) for name in names}
         trainable = {v["name"] for v in self.variables() if v["trainable"]}
         depends = self._values.learns(self._of, *own.values())
@@ -158,9 +162,9 @@ class Graph(Notebook):
         return sorted(tuple(v["shape"]) for v in self.variables() if v["trainable"])
 
     def graph_name(self, name: str) -> str:
-        """The name in the graph (and in a checkpoint) of the variable a notebook calls `name`.
+        """The name, in the graph and in checkpoints, of the variable that a notebook calls `name`.
 
-        A variable under another notebook name is recognised by its shape, if only one has it.
+        A variable under another notebook name is recognised by its shape, if that is unique.
         """
         if self._names is None:
             self._names = {}
@@ -177,13 +181,13 @@ class Graph(Notebook):
 
 
 class Running:
-    """A session on a graph, with NumPy on the outside."""
+    """A session on a graph, with a NumPy interface."""
 
     def __init__(self, graph: Graph, session: Session) -> None:
         self._graph, self._session = graph, session
 
     def load(self, **weights: Array) -> None:
-        """Give variables (by notebook name) these values; they are sent as float32."""
+        """Assign these values to variables, by notebook name; they are sent as float32."""
         self._session.assign(**self._graph.named(weights))
 
     def of(self, images: Array, *names: str, labels: Array | None = None) -> Any:
@@ -199,7 +203,7 @@ class Running:
         self._session.step("train_step", feed, steps)
 
     def count_steps(self, steps: int) -> None:
-        """Let whole numbers that the graph counts with, a global step for example, be `steps`."""
+        """Set the graph's integer scalars, such as a global step, to `steps`."""
         counters = {
             str(variable["name"]): np.array(steps, variable["dtype"])
             for variable in self._graph.variables()
@@ -213,34 +217,34 @@ class Running:
         return self._session.variable_values(self._graph.graph_name(name))[0]
 
     def is_initialised(self) -> bool:
-        """Whether every variable of the graph, the optimizer's too, has a value."""
+        """Whether all variables of the graph, including the optimizer's, have values."""
         names = [str(variable["name"]) for variable in self._graph.variables()]
         return all(self._session.initialised(*names))
 
     def log(self) -> TrainingLog:
-        """The training steps that the notebook has run in it."""
+        """The log of the training steps that the notebook has run in this session."""
         return self._session.training_log()
 
     def adam_steps(self) -> float:
-        """How many steps Adam has done since the session was initialised; 0 without Adam."""
+        """Number of Adam's steps since the session was initialised; 0 without Adam."""
         names = [str(variable["name"]) for variable in self._graph.variables()]
         powers = self._session.variable_values(*filter(counts_steps, names))
         return max(map(reference.adam_steps, powers), default=0.0)
 
     def weights(self) -> dict[str, Array]:
-        """The values of the variables that the notebook is expected to have, by name."""
+        """The values of the network's expected variables, by notebook name."""
         names = {name: self._graph.graph_name(name) for name in self._graph.names}
         values = self._session.variable_values(*names.values())
         return dict(zip(names, values, strict=True))
 
 
 def lent(array: Array) -> dict[str, Array]:
-    """An argument for a function: an array that can only be read, and has gaps in memory."""
+    """A function argument that arrives as a read-only, non-contiguous array."""
     return {"lent": array}
 
 
 def _numbers(value: Any, reason: str) -> Array:
-    """A value as an array of float64, or NoValue with the reason."""
+    """A value as a float64 array.  Raises NoValue with the reason."""
     try:
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
@@ -256,21 +260,21 @@ def _whole(value: Any, name: str) -> int:
 
 
 def counts_steps(name: str) -> bool:
-    """Whether this is the variable in which Adam counts, by its name in a graph or checkpoint."""
+    """Whether this name, in a graph or checkpoint, is that of Adam's step counter, β₂'s power."""
     return name.endswith("beta2_power")
 
 
 def same(one: Array, other: Array, tolerance: float = TOLERANCE) -> bool:
-    """Whether two arrays have one shape and are equal but for rounding.
+    """Whether two arrays have the same shape and are equal up to rounding.
 
-    `tolerance` is absolute for values up to 1, relative beyond: float32 sums of a few
-    thousand terms differ by less between NumPy and TensorFlow.
+    `tolerance` is both absolute and relative; float32 sums of a few thousand terms differ by less
+    than the default between NumPy and TensorFlow.
     """
     return one.shape == other.shape and bool(alike(one, other[None], tolerance)[0])
 
 
 def alike(one: Array, others: Array, tolerance: float = TOLERANCE) -> Array:
-    """Whether `one` (…) is the `same` as each of `others` (n, …): (n,) booleans."""
+    """Whether `one` (…) is the `same` as each of `others` (n, …); booleans (n,)."""
     if not np.isfinite(one).all():
         return np.zeros(len(others), bool)
     close = np.isclose(one, others, rtol=tolerance, atol=tolerance)

@@ -1,10 +1,10 @@
-"""Checks that several notebooks of the chapter share; the modules bind them to grade cells.
+"""Checks shared by several notebooks of the chapter; the test modules bind them to grade cells.
 
-pytest takes the checks of a class from its last base to its first, then its own: bases are
-listed so that what comes first in the notebook is checked first.
+pytest collects the checks of a class from its last base to its first, then its own.  Base classes
+are therefore listed in the reverse order of the notebook.
 
-Where one thing builds on another, a check takes the student's own result of the step before
-(the kernel, the feature map, the weights) as given: a mistake costs once.
+A check takes the student's own result of the previous step (kernel, feature map, weights) as
+given, so that a mistake costs points only once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from autograder.engine.values import NoValue, TrainingLog
 Array = reference.Array
 
 
-MANY_WEIGHTS = 40  # so many do not all move towards 0 by chance
+MANY_WEIGHTS = 40  # so many weights do not move towards 0 together by chance
 
 
 class Strokes:
-    """Fresh ORENIST images for every check."""
+    """Draws fresh ORENIST images for every check."""
 
     @pytest.fixture
     def strokes(self, rng: np.random.Generator) -> Array:
@@ -44,32 +44,32 @@ class Strokes:
 
 
 def in_blocks(maps: Array) -> bool:
-    """Whether these are feature maps (n, h, w, c) that blocks of 2×2 cover without a rest."""
+    """Whether these are feature maps (n, h, w, c) that divide evenly into 2×2 blocks."""
     return maps.ndim == 4 and maps.shape[1] % 2 == 0 and maps.shape[2] % 2 == 0
 
 
 def vary(values: Array) -> bool:
-    """Whether these are not the same number everywhere.
+    """Whether the values are not all the same number.
 
-    A kernel that answers every question with one number would agree with itself.
+    A kernel that answers every query with one number would be consistent with itself.
     """
     return values.size > 0 and float(values.max()) > float(values.min())
 
 
 def faint_and_bright(images: Array) -> Array:
-    """The images, then the same ten times as bright, so that some responses pass any cutoff."""
+    """The images, then the same at ten times the brightness, so that responses pass the cutoff."""
     return np.concatenate([images, 10 * images])
 
 
 def unscaled(kernel: Array, channel: int) -> Array:
-    """One filter, divided by its largest weight, so that a wrong divisor does not show."""
+    """One filter divided by its largest absolute weight, so that any divisor is accepted."""
     weights = kernel[:, :, 0, channel]
     scaled: Array = weights / np.abs(weights).max()
     return scaled
 
 
 def constant_factor(answer: Array, wanted: Array) -> float:
-    """The number that `wanted` is multiplied with in `answer`; 0 when it is not a multiple."""
+    """The factor by which `answer` is a multiple of `wanted`; 0 if it is not a multiple."""
     if answer.shape != wanted.shape or not wanted.any():
         return 0.0
     factor = float((answer * wanted).sum() / (wanted * wanted).sum())
@@ -77,7 +77,7 @@ def constant_factor(answer: Array, wanted: Array) -> float:
 
 
 def pooled_by(maps: Array, take: Callable[..., Array]) -> Array:
-    """Blocks of 2×2 of maps (n, h, w, c), each replaced by what `take` makes of it."""
+    """Maps (n, h, w, c) pooled in 2×2 blocks with the reduction `take`."""
     n, h, w, c = maps.shape
     blocks: Array = take(maps.reshape(n, h // 2, 2, w // 2, 2, c), axis=(2, 4))
     return blocks
@@ -89,7 +89,7 @@ class EdgeFilterChecks:
     @pytest.fixture(scope="class")
     @classmethod
     def kernel(cls, notebook: Notebook) -> Array:
-        """What edge_filter() returns when it is called a second time."""
+        """The return value of the second call of edge_filter()."""
         notebook.result("edge_filter")
         return notebook.result("edge_filter")
 
@@ -165,7 +165,7 @@ class EdgeFilterChecks:
 
     @staticmethod
     def is_filter(kernel: Array, channel: int) -> None:
-        """Fail unless a filter has the weights of Fig 4-5, whatever they are divided by."""
+        """Fail unless a filter has the weights of Fig 4-5, up to a positive factor."""
         assert kernel.shape == (5, 5, 1, 2)
         assert kernel[..., channel].any()
         weights, wanted = unscaled(kernel, channel), unscaled(reference.edge_kernels(), channel)
@@ -190,7 +190,9 @@ class EdgeFilterChecks:
 class InputChecks(Strokes):
     """`x` and `x_image`.
 
-    tensors: what must be float32.
+    Attributes:
+        tensors: Names of the tensors that must be float32.
+
     """
 
     tensors: ClassVar[tuple[str, ...]] = ("x", "x_image", "W_conv", "h_conv", "h_pool")
@@ -247,7 +249,7 @@ class InputChecks(Strokes):
 
 @contextlib.contextmanager
 def naming(mistake: str) -> Iterator[None]:
-    """A check that fails in here has this mistake as its hint."""
+    """Turn an AssertionError in the block into a Mistake with this sentence."""
     try:
         yield
     except AssertionError as error:
@@ -259,7 +261,7 @@ class EdgeMapChecks(Strokes):
 
     @staticmethod
     def maps(graph: Graph, rng: np.random.Generator) -> Running:
-        """A session in which the maps can be looked at."""
+        """A session in which to evaluate the maps."""
         return graph.fresh()
 
     @check(
@@ -275,7 +277,7 @@ class EdgeMapChecks(Strokes):
         "before anything is cut off",
     )
     def test_both_edges(self, graph: Graph, strokes: Array, rng: np.random.Generator) -> None:
-        # Turning every pixel's sign turns every rising edge into a falling one.
+        # Negated pixels turn every rising edge into a falling one.
         response, opposite = (
             self.maps(graph, rng)
             .of(np.concatenate([strokes, -strokes]), "h_conv")
@@ -292,12 +294,12 @@ class EdgeMapChecks(Strokes):
     def test_conv_values(self, graph: Graph, strokes: np.ndarray, rng: np.random.Generator) -> None:
         kernel, x_image, response = self.maps(graph, rng).of(strokes, "W_conv", "x_image", "h_conv")
         assert kernel.ndim == 4
-        # Before it is computed: a convolution of any size that a kernel names could take hours.
+        # Checked before the convolution, which could take hours with a huge kernel.
         assert max(kernel.shape[:2]) <= 28
         assert response.shape == (len(strokes), 28, 28, kernel.shape[3])
         assert vary(response)
         images = strokes.reshape(-1, 28, 28, 1)
-        if x_image.shape == images.shape:  # what is wrong with it has a check of its own
+        if x_image.shape == images.shape:  # its values have a check of their own
             images = x_image
         raw = reference.convolve(images, kernel)
         diagnose(
@@ -377,7 +379,7 @@ class EdgeMapChecks(Strokes):
 
 
 class FixedFilterChecks(EdgeMapChecks):
-    """The same with the filters that the student has written ([OFE-05], [OCE-04])."""
+    """The same with the student's fixed filters ([OFE-05], [OCE-04])."""
 
     @check(
         "W_conv holds the two filters of edge_filter()",
@@ -386,14 +388,14 @@ class FixedFilterChecks(EdgeMapChecks):
     def test_kernel(self, notebook: Notebook, graph: Graph, strokes: np.ndarray) -> None:
         kernel = graph.fresh().of(strokes[:1], "W_conv")
         assert vary(kernel)
-        # A mistake in edge_filter() has cost its own cell, and does not cost this one.
+        # A mistake in edge_filter() costs points in its own cell only.
         assert same(kernel, reference.edge_kernels()) or same(
             kernel, notebook.result("edge_filter")
         )
 
 
 def diagnose_size(maps: Array, wanted: tuple[int, ...]) -> None:
-    """Fail unless feature maps (n, h, w, c) have this shape; name what shrinks them."""
+    """Fail unless feature maps (n, h, w, c) have this shape; name the likely cause."""
     sides = maps.shape[1:3] if maps.ndim == 4 else ()
     diagnose(
         maps.shape == wanted,
@@ -415,9 +417,14 @@ def diagnose_size(maps: Array, wanted: tuple[int, ...]) -> None:
 
 
 def diagnose_pool(pooled: Array, maps: Array, of: str, before: Array | None = None) -> None:
-    """Fail unless `pooled` is the max_pool of `maps` (n, h, w, c), which are called `of`.
+    """Fail unless `pooled` is the 2×2 max_pool of `maps`.
 
-    before: from what these were made, with the same shape.
+    Args:
+        pooled: The notebook's h_pool.
+        maps: (n, h, w, c).
+        of: Notebook name of `maps`.
+        before: The layer before `maps`, with the same shape, if there is one.
+
     """
     size = (len(maps), maps.shape[1] // 2, maps.shape[2] // 2, maps.shape[3])
     diagnose(
@@ -454,12 +461,14 @@ def diagnose_pool(pooled: Array, maps: Array, of: str, before: Array | None = No
 
 
 class NetworkChecks(Strokes):
-    """What the two-class networks share; the subclasses bind the sizes.
+    """Base class for checks of a whole network: the stroke network, unless a subclass overrides it.
 
-    sizes: flattened feature maps, hidden units, classes.
-    learning_rate: what Adam is asked to use.
-    moving: variables that training must change.
-    scales: standard deviations of weights that we give it.
+    Attributes:
+        sizes: Number of flattened features, hidden units and classes.
+        learning_rate: Adam's learning rate in the assignment.
+        moving: Variables that a training step must change.
+        scales: Standard deviations of the weights that `some_weights` draws.
+
     """
 
     sizes: ClassVar[tuple[int, int, int]] = (392, 2, 3)
@@ -475,33 +484,33 @@ class NetworkChecks(Strokes):
 
     @classmethod
     def slope(cls, activated: Array) -> Array:
-        """The derivative of the hidden layer's activation, by what it gives."""
+        """The derivative of the hidden layer's activation, from the activated values."""
         slope: Array = 1 - activated**2
         return slope
 
     @classmethod
     def respond(cls, raw: Array) -> tuple[Array, Array]:
-        """What is pooled, made from the convolution's result, and its derivative by that."""
+        """The maps to be pooled and their derivative, both from the raw convolution."""
         maps = reference.cut_off(np.abs(raw))
         return maps, np.sign(raw) * (maps > 0)
 
     @classmethod
     def shapes(cls) -> dict[str, tuple[int, ...]]:
-        """Variables of the layers behind the pooling, by notebook name."""
+        """Shapes of the variables after the pooling, by notebook name."""
         flat, hidden, classes = cls.sizes
         return {"w2": (flat, hidden), "b2": (hidden,), "w0": (hidden, classes), "b0": (classes,)}
 
     @classmethod
     def some_weights(cls, rng: np.random.Generator) -> dict[str, Array]:
-        """Weights for which neither the hidden layer nor the softmax saturates, float32."""
-        # Uniform, for three million of them are drawn three times as fast as from a normal.
+        """Random float32 weights that saturate neither the hidden layer nor the softmax."""
+        # Uniform, because three million of them take a third of the time of a normal distribution.
         weights = {
             name: (rng.random(shape, np.float32) - np.float32(0.5))
             * np.float32(cls.scales[name] * 12**0.5)
             for name, shape in cls.shapes().items()
         }
-        # Where all responses are nearly 0, nobody could tell tanh from nothing; and a filter of
-        # the student's may leave little beside b2.
+        # Near 0, tanh is indistinguishable from the identity; with the student's filter, responses
+        # may be little more than b2, so b2 is kept away from 0.
         weights["b2"] = np.copysign(0.4 + np.abs(weights["b2"]) / 2, weights["b2"])
         return weights
 
@@ -525,13 +534,13 @@ class NetworkChecks(Strokes):
     @pytest.fixture(scope="class")
     @classmethod
     def untrained(cls, graph: Graph) -> Running:
-        """A session as initialising leaves it, only to look at."""
+        """A freshly initialised session, which checks must not change."""
         return graph.fresh()
 
     @pytest.fixture(scope="class")
     @classmethod
     def loaded(cls, graph: Graph, weights: dict[str, Array]) -> Running:
-        """A session with `weights`, only to look at."""
+        """A session with `weights`, which checks must not change."""
         return graph.fresh(**weights)
 
 
@@ -579,13 +588,13 @@ class LayerChecks(NetworkChecks):
     ) -> None:
         images, _ = batch
         self.diagnose_hidden(loaded, weights, images)
-        # Where sums are large, too: nothing is cut off but what the activation cuts off.
+        # Also with large sums: only the activation itself may saturate.
         wide = np.linspace(-30, 30, self.sizes[1], dtype=np.float32)
         weights = {**weights, "b2": wide}
         self.diagnose_hidden(graph.fresh(**weights), weights, images)
 
     def diagnose_hidden(self, session: Running, weights: dict[str, Array], images: Array) -> None:
-        """Fail unless hidden2 is the activation of the sums, with these weights in the session."""
+        """Fail unless hidden2 is right in a session that holds these weights."""
         flat, hidden = session.of(images, "h_pool_flat", "hidden2")
         assert flat.shape == (len(images), self.sizes[0])
         product = flat @ weights["w2"]
@@ -630,14 +639,14 @@ class LayerChecks(NetworkChecks):
     ) -> None:
         images, _ = batch
         self.diagnose_softmax(loaded, weights, images)
-        # It depends on differences alone, wherever the sums are: nothing is cut off.
+        # Softmax depends on differences alone, so shifted logits reveal any clipping.
         for middle in (-13, 13):
             bias = np.linspace(middle - 3, middle + 3, self.sizes[2], dtype=np.float32)
             weights = {**weights, "b0": bias}
             self.diagnose_softmax(graph.fresh(**weights), weights, images)
 
     def diagnose_softmax(self, session: Running, weights: dict[str, Array], images: Array) -> None:
-        """Fail unless p is the softmax of the last sums, with these weights in the session."""
+        """Fail unless p is right in a session that holds these weights."""
         hidden, p = session.of(images, "hidden2", "p")
         assert hidden.shape == (len(images), self.sizes[1])
         product = hidden @ weights["w0"]
@@ -719,12 +728,12 @@ class LayerChecks(NetworkChecks):
 
     @classmethod
     def trained(cls) -> dict[str, tuple[int, ...]]:
-        """Shapes of all variables that are trained, by notebook name."""
+        """Shapes of all trained variables, by notebook name."""
         return cls.shapes()
 
 
 def diagnose_loss(loss: Array, p: Array, labels: Array) -> None:
-    """Fail unless this is the summed cross entropy of p and one-hot labels (n, classes)."""
+    """Fail unless `loss` is the summed cross entropy of p and one-hot labels (n, classes)."""
     n, classes = labels.shape
     wanted = np.array(reference.cross_entropy(p, labels))
     diagnose(
@@ -764,7 +773,7 @@ def diagnose_loss(loss: Array, p: Array, labels: Array) -> None:
 
 
 def is_guarded(loss: Array, p: Array, labels: Array) -> bool:
-    """Whether this is the cross entropy of a p that was kept away from 0, by much or little."""
+    """Whether `loss` is the cross entropy of a p that is kept away from 0, by 1e-9 to 0.3."""
     return any(
         same(loss, np.array(reference.cross_entropy(guard(p, np.float32(floor)), labels)))
         for floor in (0.3, 0.1, 0.05, *10.0 ** -np.arange(2, 10))
@@ -773,7 +782,7 @@ def is_guarded(loss: Array, p: Array, labels: Array) -> bool:
 
 
 def diagnose_prediction(found: Array, right: Array, classes: int) -> None:
-    """Fail unless these are the booleans (n,) that are `right`."""
+    """Fail unless `found` are the booleans `right` (n,)."""
     diagnose(
         found.dtype == bool and np.array_equal(found, right),
         (
@@ -794,7 +803,7 @@ def diagnose_prediction(found: Array, right: Array, classes: int) -> None:
 
 
 def diagnose_accuracy(value: Array, p: Array, labels: Array) -> None:
-    """Fail unless this is the share of images for which p (n, classes) is right."""
+    """Fail unless `value` is the share of images that p (n, classes) classifies correctly."""
     share = np.array(reference.accuracy(p, labels))
     along = np.array((p.argmax(axis=0) == labels.argmax(axis=0)).mean())
     diagnose(
@@ -820,11 +829,11 @@ def diagnose_accuracy(value: Array, p: Array, labels: Array) -> None:
 
 
 def some_labels(p: Array, rng: np.random.Generator) -> list[Array]:
-    """One-hot labels (n, classes) of which p is right for a third to three quarters, thrice.
+    """Three sets of one-hot labels (n, classes) on which p has an accuracy of 1/4 to 3/4.
 
-    No share of the right ones is a multiple of one class's, or that of the least probable class,
-    of the second, of what is wrong, or of the images of one class, so that a mistake cannot agree
-    by arithmetic.
+    The number of correct predictions differs from those of the second choice, of the least probable
+    class, of the wrong predictions and of the images in each class, so that a wrong formula does
+    not agree by coincidence.
     """
     n, classes = p.shape
     order = np.argsort(-p, axis=1)
@@ -850,7 +859,7 @@ class TrainingChecks(NetworkChecks):
     def mixed(
         cls, graph: Graph, weights: dict[str, Array], shared_rng: np.random.Generator
     ) -> tuple[Running, Array]:
-        """A session, and images (30, 784) to which it gives answers of all kinds."""
+        """A session and images (30, 784) on which it does not always prefer the same class."""
         images = cls.noise(shared_rng)
         hidden = graph.fresh(**weights).of(images, "hidden2")
         assert hidden.shape == (len(images), cls.sizes[1])
@@ -858,14 +867,14 @@ class TrainingChecks(NetworkChecks):
 
     @staticmethod
     def noise(rng: np.random.Generator) -> Array:
-        """Images (30, 784) that differ more than drawings do."""
+        """Images (30, 784) of noise, which differ more than drawings do."""
         return rng.normal(0, 3, (30, 784))
 
     @staticmethod
     def balanced(weights: dict[str, Array], hidden: Array) -> dict[str, Array]:
-        """The weights, with a bias for which no class is preferred for hidden units (n, units).
+        """The weights with a b0 that makes all classes' mean logits equal for hidden (n, units).
 
-        A network that gives one answer to everything agrees with one that always gives it.
+        Otherwise the network might predict one class for every image, as a constant would.
         """
         return {**weights, "b0": -(hidden @ weights["w0"]).mean(axis=0)}
 
@@ -899,8 +908,8 @@ class TrainingChecks(NetworkChecks):
     ) -> None:
         images, labels = batch
         diagnose_loss(*self.loss_and_p(loaded, images, labels), labels)
-        # Where p is small for many images, and then where it is 1 for all: no guard against
-        # log(0) that changes a probability, and nothing that does not depend on p.
+        # First with small p for many images, then with p = 1 for all: a guard against log(0) must
+        # not change a probability, and no term may be independent of p.
         steep = np.linspace(0, -14, self.sizes[2]).astype(np.float32)
         sure = graph.fresh(**{**weights, "b0": steep})
         diagnose_loss(*self.loss_and_p(sure, images, labels), labels)
@@ -919,7 +928,7 @@ class TrainingChecks(NetworkChecks):
 
     @staticmethod
     def loss_and_p(session: Running, images: Array, labels: Array) -> tuple[Array, Array]:
-        """The notebook's loss and p (n, classes), or a failed check."""
+        """The notebook's loss and p (n, classes); fails if p has another shape."""
         p, loss = session.of(images, "p", "loss", labels=labels)
         assert p.shape == labels.shape
         return loss, p
@@ -991,7 +1000,7 @@ class TrainingChecks(NetworkChecks):
         before = session.weight("b0")
         session.train(*batch)
         step = np.abs(session.weight("b0") - before)
-        # Adam's first step is rate · g/(|g| + ε), so just below the rate where g is not tiny.
+        # Adam's first step is rate · g/(|g| + ε): just below the rate unless g is tiny.
         times = float(step.max()) / self.learning_rate
         diagnose(
             0.97 < times < 1.03,
@@ -1017,11 +1026,11 @@ class TrainingChecks(NetworkChecks):
             hidden, p = session.of(images, "hidden2", "p")
             assert p.shape == labels.shape
             if one_class:
-                # The one that the network prefers, for every image: a loss that forgets the
-                # labels would make it rarer.
+                # Label every image with the network's preferred class, which a loss that ignores
+                # the labels would make less probable.
                 labels = np.zeros_like(labels)
                 labels[:, p.sum(axis=0).argmax()] = 1
-            error = p - labels  # the gradient of the summed cross entropy, by hidden2·w0 + b0
+            error = p - labels  # gradient of the summed cross entropy with respect to the logits
             session.train(images, labels)
             assert self.goes_down(session.weight("w0") - weights["w0"], hidden.T @ error)
             bias = session.weight("b0") - weights["b0"]
@@ -1040,7 +1049,7 @@ class TrainingChecks(NetworkChecks):
         batch: tuple[Array, Array],
         rng: np.random.Generator,
     ) -> None:
-        # Where every image is read with certainty the cross entropy moves nothing.
+        # With p = 1 for every image, the gradient of the cross entropy is 0.
         images, labels = batch
         first = np.zeros_like(labels)
         first[:, 0] = 1
@@ -1064,10 +1073,10 @@ class TrainingChecks(NetworkChecks):
             self.follows(late, [batch])
 
     def pulled(self, before: dict[str, Array], after: dict[str, Array]) -> bool:
-        """Whether a step for which the cross entropy gives no reason pulled weights towards 0.
+        """Whether a step with a cross-entropy gradient of 0 pulled weights towards 0.
 
-        Rounding in a softmax written by hand is a reason for Adam, however little it is; but that
-        moves all layers at once, and as many weights away from 0 as towards it.
+        Rounding errors in a hand-written softmax leave a tiny gradient, which Adam scales up to a
+        full step; but that moves all layers at once, and as many weights away from 0 as towards it.
         """
         step = {name: after[name] - before[name] for name in self.moving}
         moved = {n for n, by in step.items() if np.abs(by).max() >= 0.01 * self.learning_rate}
@@ -1076,7 +1085,7 @@ class TrainingChecks(NetworkChecks):
         return bool(shrunk or (moved and not moved & many))
 
     def follows(self, session: Running, batches: list[tuple[Array, Array]]) -> None:
-        """Fail unless the steps on these batches are Adam's, from the weights of the session."""
+        """Fail unless the session's steps on these batches are Adam's."""
         adam = {name: reference.Adam(self.learning_rate) for name in self.moving}
         before = session.weights()
         for number, (images, labels) in enumerate(batches):
@@ -1087,7 +1096,7 @@ class TrainingChecks(NetworkChecks):
                 wanted = adam[name].step(gradients[name])
                 steep = np.abs(gradients[name]) > 0.05 * np.abs(gradients[name]).max()
                 error = np.abs(after[name] - before[name] - wanted)[steep]
-                # A pixel may be the largest of its block by so little that rounding decides.
+                # Rounding may decide which pixel of a block is the largest, so allow for a few.
                 right = (error < 0.03 * self.learning_rate).mean() > 0.98
                 if number and not right:
                     raise Mistake(
@@ -1100,7 +1109,7 @@ class TrainingChecks(NetworkChecks):
     def gradients(
         self, session: Running, weights: dict[str, Array], images: Array, labels: Array
     ) -> dict[str, Array]:
-        """The cross entropy's gradients by all variables, with the network's layers as they are."""
+        """Gradients of the cross entropy for all variables, from the notebook's layer values."""
         flat, hidden, p = session.of(images, "h_pool_flat", "hidden2", "p")
         assert p.shape == labels.shape
         assert flat.shape == (len(images), self.sizes[0])
@@ -1124,20 +1133,20 @@ class TrainingChecks(NetworkChecks):
 
     @staticmethod
     def goes_down(moved: Array, gradient: Array) -> bool:
-        """Whether a step went against the gradient, wherever that is steep."""
+        """Whether a step went against the gradient wherever that is steep."""
         steep = np.abs(gradient) > 0.05 * np.abs(gradient).max()
         return bool((np.sign(moved[steep]) == -np.sign(gradient[steep])).all())
 
 
 class StrokeLoopChecks:
-    """200 steps on the ninety drawings ([OCE-08], [ODE-07])."""
+    """The loop of 200 steps on the ninety drawings ([OCE-08], [ODE-07])."""
 
     steps = 200
 
     @pytest.fixture(scope="class")
     @classmethod
     def log(cls, graph: Graph) -> TrainingLog:
-        """The training steps of the student's session."""
+        """The log of the training steps in the student's session."""
         return graph.trained().log()
 
     @check(
@@ -1159,7 +1168,7 @@ class StrokeLoopChecks:
         hint="run train_step once in each of the 200 rounds, in sess",
     )
     def test_steps(self, graph: Graph, log: TrainingLog) -> None:
-        done = round(min(graph.trained().adam_steps(), 1e9))  # float32 is not exact
+        done = round(min(graph.trained().adam_steps(), 1e9))  # β₂'s power is only a float32
         diagnose(
             done == log.steps == self.steps,
             (lambda: done == 0, "sess has not been trained: run train_step in it, in every round"),
@@ -1190,7 +1199,7 @@ class StrokeLoopChecks:
         )
         for fed in log.first:
             diagnose_fed(fed, images, labels)
-        # Fetched together with train_step they need no images of their own.
+        # Without measurements of their own, loss and accuracy were fetched along with train_step.
         looked = [count for step, count in log.evaluated.items() if 0 < step < self.steps]
         diagnose(
             not looked or max(looked) >= len(images),
@@ -1209,9 +1218,9 @@ class StrokeLoopChecks:
     )
     def test_learned(self, graph: Graph, all_ninety: tuple[Array, Array]) -> None:
         images, labels = all_ninety
-        # Computed here: a notebook's own word for its loss proves nothing.
+        # Computed here, because the notebook's own loss proves nothing.
         weights = graph.trained().weights()
-        if "W_conv" not in weights:  # fixed: what is wrong with it has cost its own cell
+        if "W_conv" not in weights:  # fixed filters; a mistake in them costs points elsewhere
             weights["W_conv"] = graph.trained().of(images[:1], "W_conv")
         assert weights["W_conv"].shape == (5, 5, 1, 2)
         loss = reference.cross_entropy(reference.stroke_probabilities(weights, images), labels)
@@ -1219,7 +1228,7 @@ class StrokeLoopChecks:
 
 
 def diagnose_fed(fed: dict[str, Array], images: Array, labels: Array) -> None:
-    """Fail unless a step was fed these images (n, 784) and labels (n, classes), in any order."""
+    """Fail unless `fed` are these images (n, 784) and labels (n, classes), in any order."""
     assert set(fed) == {"x", "t"}
     diagnose(
         same(in_order(fed["x"], fed["t"]), in_order(images, labels)),
@@ -1232,7 +1241,7 @@ def diagnose_fed(fed: dict[str, Array], images: Array, labels: Array) -> None:
 
 
 def in_order(images: Array, labels: Array) -> Array:
-    """The rows of images (n, 784) with their labels (n, classes), sorted."""
+    """Images (n, 784) joined with their labels (n, classes), as sorted rows."""
     if images.ndim != 2 or labels.ndim != 2 or len(images) != len(labels):
         raise NoValue("what is fed are not rows of pixels and as many rows of labels")
     rows = np.concatenate([images, labels], axis=1).astype(np.float32)
@@ -1240,7 +1249,7 @@ def in_order(images: Array, labels: Array) -> Array:
 
 
 class DigitNetwork(NetworkChecks):
-    """Sizes of the digit network, and digits the notebook has not seen."""
+    """The digit network: its sizes and layers, with MNIST's test digits as images."""
 
     sizes = (3136, 1024, 10)
     learning_rate = 0.0005
@@ -1314,7 +1323,7 @@ class DigitMapChecks(DigitNetwork):
         kernel = self.some_weights(rng)["W_conv"]
         x_image, response = graph.fresh(W_conv=kernel).of(images, "x_image", "h_conv")
         pixels = images.reshape(-1, 28, 28, 1)
-        if x_image.shape == pixels.shape:  # what is wrong with it has a check of its own
+        if x_image.shape == pixels.shape:  # its values have a check of their own
             pixels = x_image
         raw = reference.convolve(pixels, kernel)
         diagnose(
@@ -1367,10 +1376,10 @@ class SaverChecks:
 
 
 def accuracy_on_all_digits(weights: dict[str, Array]) -> float:
-    """Share of MNIST's 10 000 test digits that the digit network reads with these weights.
+    """The digit network's accuracy on MNIST's 10 000 test digits with these weights.
 
-    Asked again with the same weights, as when a notebook is checked again with an earlier cell
-    repaired, it is not computed again.
+    The last result is cached, because a notebook is checked again with the same weights when an
+    earlier cell is repaired.
     """
     return _accuracy_on_all_digits(
         tuple(
@@ -1390,11 +1399,11 @@ def _accuracy_on_all_digits(weights: tuple[tuple[str, str, tuple[int, ...], byte
 
 
 def digit_weights(tensors: dict[str, Array]) -> dict[str, Array]:
-    """The five variables of the digit network among a checkpoint's tensors, by shape.
+    """The digit network's five variables among a checkpoint's tensors, found by shape.
 
-    The number of filters and of hidden units may be any: what is wrong with them is said
-    elsewhere.  Adam's slots have the same shapes; they are named after the variable, with a
-    suffix.  Raises NoValue when one is not there, or not unique.
+    The numbers of filters and hidden units are free, as other checks report wrong ones.  Adam's
+    slots have the same shapes; they are excluded by their names, `<variable>/<suffix>`.  Raises
+    NoValue if a variable is missing or ambiguous.
     """
     own = {
         key: value

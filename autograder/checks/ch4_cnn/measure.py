@@ -1,4 +1,4 @@
-"""Measures what correct solutions reach by chance, so that thresholds can stand on it.
+"""Measures how correct solutions vary with the random seed, as a basis for the thresholds.
 
     python -m autograder.checks.ch4_cnn.measure orenist 200
     python -m autograder.checks.ch4_cnn.measure early 40
@@ -6,14 +6,14 @@
     python -m autograder.checks.ch4_cnn.measure mnist 14
     python -m autograder.checks.ch4_cnn.measure samples 400
 
-runs the solution cells of `source/ch4-cnn` under so many random seeds and keeps what it
-finds in `measured.json`; seeds that are there already are not run again, so it can be
-interrupted.  `mnist` is the whole training of 4000 steps (a few minutes each), `early` what
-the grader sees of it: its few steps.  `first` is as many steps on the
-first batch alone, a mistake that must not look like learning.
+runs the solution cells of `source/ch4-cnn` with that many random seeds and stores the results in
+`measured.json`.  Seeds that are already there are skipped, so it can be interrupted.  `mnist` is
+the whole training of 4000 steps (a few minutes each); `early` is the few steps that the grader
+computes; `first` is as many steps on the first batch alone, a mistake that must not pass as
+learning.
 
-`samples` draws what the checks of layers, losses and accuracies draw, and measures how far from the
-right answer wrong functions are on it, and right ones that are rounded otherwise.
+`samples` draws the same inputs as the checks of layers, losses and accuracies, and measures the
+error of wrong functions on them, and that of right functions with other rounding.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ SOURCE = Path(__file__).parents[3] / "source" / "ch4-cnn"
 
 
 def solution_cells(notebook: str, *names: str) -> str:
-    """The source of solution cells, one after the other."""
+    """The concatenated source of solution cells."""
     cells = nbformat.read(SOURCE / f"{notebook}.ipynb", as_version=4).cells
     found = {cell.id: cell.source for cell in cells}
     return "\n\n".join(found[name] for name in names)
 
 
 def build(code: str, seed: int) -> dict[str, Any]:
-    """Execute solution cells in an empty graph seeded with `seed`; the names they define."""
+    """Execute solution cells in an empty graph with this seed; return the names they define."""
     import tensorflow.compat.v1 as tf
 
     tf.disable_v2_behavior()
@@ -64,7 +64,7 @@ def build(code: str, seed: int) -> dict[str, Any]:
 
 
 def orenist_run(notebook: str, cells: tuple[str, ...], seed: int) -> dict[str, float]:
-    """200 steps on all 90 images: the loss that is left, as a share of the initial loss."""
+    """Train 200 steps on all 90 images; return the loss relative to its start, and accuracy."""
     images, labels = orenist.load(SOURCE / "ORENIST.data")
     names = build(solution_cells(notebook, *cells), seed)
     feed = {names["x"]: images, names["t"]: labels}
@@ -98,9 +98,9 @@ def digit_run(seed: int, steps: int, rows: int) -> float:
 
 
 def distances(seed: int) -> dict[str, float]:
-    """How far from right functions are on the samples of this seed, in tolerances of the checks.
+    """Errors of functions on the samples of this seed, in units of the checks' tolerance.
 
-    A "right …" one must be closer than 1, everything else farther away.
+    A "right …" function must stay below 1, all others above.
     """
     rng = np.random.default_rng(seed)
     checks = TrainingChecks
@@ -149,7 +149,7 @@ def distances(seed: int) -> dict[str, float]:
 
 
 def layers(weights: dict[str, Any], images: Any) -> dict[str, Any]:
-    """The stroke network's layers behind the pooling, for images (n, 784)."""
+    """The stroke network's layers after the pooling, for images (n, 784)."""
     maps = np.abs(reference.convolve(images.reshape(-1, 28, 28, 1), weights["W_conv"]))
     flat = reference.max_pool(reference.cut_off(maps)).reshape(len(images), -1)
     response = flat @ weights["w2"] + weights["b2"]
@@ -164,12 +164,12 @@ def layers(weights: dict[str, Any], images: Any) -> dict[str, Any]:
 
 
 def distance(answer: Any, wanted: Any) -> float:
-    """The largest difference between arrays of one shape, in tolerances of `adapter.same`."""
+    """Largest difference between arrays of one shape, in units of `adapter.same`'s tolerance."""
     return float((np.abs(answer - wanted) / (TOLERANCE * (1 + np.abs(wanted)))).max())
 
 
 def shares(p: Any, rng: np.random.Generator) -> dict[str, float]:
-    """How far off wrong accuracies and losses are, on labels made for p (n, classes)."""
+    """Errors of wrong accuracies and losses on `some_labels` of p (n, classes)."""
     n = len(p)
     most, least = p.argmax(axis=1), p.argmin(axis=1)
     second = np.argsort(-p, axis=1)[:, 1]
@@ -196,7 +196,7 @@ def shares(p: Any, rng: np.random.Generator) -> dict[str, float]:
 
 
 def summed_up(count: int) -> dict[str, dict[str, float]]:
-    """By function: of so many seeds, its distances' decimal logarithms."""
+    """Statistics of the decimal logarithms of `distances` over `count` seeds, by function."""
     measured: dict[str, list[float]] = {}
     for seed in range(count):
         for name, how_far in distances(seed).items():
@@ -232,7 +232,7 @@ def one(kind: str, seed: int) -> dict[str, Any]:
 
 
 def main(kind: str, count: int) -> None:
-    """Measure seeds 0 … count−1 of `kind`, and keep each at once."""
+    """Measure seeds 0 … count−1 of `kind`, and store each result at once."""
     record = json.loads(RECORD.read_text())
     if kind == "samples":
         record[kind] = summed_up(count)

@@ -1,7 +1,7 @@
-"""Tables of pictures: what stands where in a figure, and the checks that look at it.
+"""Checks of figures: tables of pictures, bars and scatter plots, by content and position.
 
-Pictures are compared as they are seen: large values are dark, however the student got there.  A
-map of colours has no black; there the figure as a whole may be read the other way round as well.
+Pictures are compared by appearance: large values are dark, however that was achieved.  A colour map
+other than grey has no black, so a figure with one may be read in either direction, as a whole.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from autograder.engine.figure import Axes, Figure, Picture, Scatter, Text
 from autograder.engine.values import NoValue
 
 MOST_MAPS = 1000
-ALIKE = 0.01  # of a picture's range: what a colour of 8 bits cannot tell
-SHADE = 0.02  # of the scale from white to black
-COLOURED = 0.2  # how far red, green and blue of a map lie apart before it is no grey
+ALIKE = 0.01  # tolerance relative to a picture's range, above the resolution of 8-bit colours
+SHADE = 0.02  # tolerance relative to the scale from white to black
+COLOURED = 0.2  # a colour map whose red, green and blue differ by more is not grey
 ON_TOP = "several pictures lie on top of each other, and only the last of them can be seen: give \
 each a subplot (or an extent) of its own"
 
 Boxed = TypeVar("Boxed", Picture, Axes)
 Grid = list[list[Picture]]
 Turn = Callable[[Array], Array]
-Scale = tuple[float, float] | None  # the numbers that are white and black; None: a picture's own
+Scale = tuple[float, float] | None  # the values of white and black; None: the picture's own range
 Mistake = tuple[Callable[[], object], str]
 
 
@@ -39,7 +39,7 @@ Mistake = tuple[Callable[[], object], str]
 
 
 def seen(figure: Figure) -> list[Picture]:
-    """The pictures that no later one covers, and that lie within their axes."""
+    """The pictures that lie within their axes and are not covered by a later picture."""
     drawn = [(picture, ax) for ax in figure.axes for picture in ax.pictures]
     if not drawn:
         return []
@@ -51,7 +51,7 @@ def seen(figure: Figure) -> list[Picture]:
 
 
 def _share(boxes: Array, others: Array) -> Array:
-    """Which part of each box (n, 4) lies in the other one (n, 4)."""
+    """Share (n,) of each box's area that lies in the other box; both (n, 4)."""
     low, high = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
     sides = boxes[:, 2:] - boxes[:, :2]
     common = np.clip(high - low, 0, None).prod(axis=1)
@@ -59,7 +59,7 @@ def _share(boxes: Array, others: Array) -> Array:
 
 
 def in_rows(things: Iterable[Boxed]) -> list[list[Boxed]]:
-    """Pictures (or axes) in rows from the top, each from the left."""
+    """Pictures (or axes) in rows from top to bottom, each from left to right."""
     rows: list[list[Boxed]] = []
     for thing in sorted(things, key=lambda thing: -float(middle(thing.box)[1])):
         height = thing.box[3] - thing.box[1]
@@ -71,14 +71,14 @@ def in_rows(things: Iterable[Boxed]) -> list[list[Boxed]]:
 
 
 def middle(box: Array) -> Array:
-    """The middle (2,) of a box."""
+    """The centre (2,) of a box (left, bottom, right, top)."""
     return np.asarray((box[:2] + box[2:]) / 2)
 
 
 def direction(picture: Picture, light: bool = False) -> int:
-    """1 where larger numbers are to be read as larger, −1 where as smaller.
+    """1 if the picture draws larger numbers darker, −1 if lighter.
 
-    light: whether maps of colours are read with what is light as large.
+    With `light`, the result is reversed for a colour map that is not grey.
     """
     ink = 1 - picture.colours @ np.array([0.2126, 0.7152, 0.0722])
     steps = np.diff(ink)
@@ -87,25 +87,30 @@ def direction(picture: Picture, light: bool = False) -> int:
     elif (steps <= ALIKE).all():
         darkens = -1
     else:
-        return 1  # a map that goes up and down is read as it comes
+        return 1  # a map without a direction is taken as it is
     return -darkens if light and is_coloured(picture) else darkens
 
 
 def is_coloured(picture: Picture) -> bool:
-    """Whether a picture's map is no grey."""
+    """Whether a picture's colour map is not grey."""
     return bool(np.ptp(picture.colours, axis=1).max() > COLOURED)
 
 
 def normalised(values: Array) -> Array:
-    """Values moved and stretched to go from 0 to 1; zeros where all are the same."""
+    """Values scaled linearly to the range 0 to 1; zeros if all are the same."""
     low, high = values.min(), values.max()
     return np.asarray((values - low) / (high - low) if high > low else np.zeros_like(values))
 
 
 def shows(picture: Picture, wanted: Array, light: bool = False, turn: Turn | None = None) -> bool:
-    """Whether a picture shows these values, on whatever scale.
+    """Whether a picture shows these values, on any scale.
 
-    turn: what a mistake would have done to them.
+    Args:
+        picture: The picture.
+        wanted: The expected values.
+        light: Whether light colours are large, see `direction`.
+        turn: Applied to the picture's values first, to recognise a mistake.
+
     """
     values = direction(picture, light) * picture.data
     if turn is not None:
@@ -129,7 +134,7 @@ TURNS: list[tuple[Turn, str]] = [
 
 
 def all_show(found: Grid, wanted: list[list[Array]], light: bool, turn: Turn | None = None) -> bool:
-    """Whether pictures show these values, each in its place."""
+    """Whether the pictures show these values, each in its place."""
     return [len(row) for row in found] == [len(row) for row in wanted] and all(
         shows(picture, values, light, turn)
         for row, values_of_row in zip(found, wanted, strict=True)
@@ -138,7 +143,7 @@ def all_show(found: Grid, wanted: list[list[Array]], light: bool, turn: Turn | N
 
 
 def misplaced(found: Grid, wanted: list[list[Array]], light: bool) -> list[Mistake]:
-    """Mistakes in the way the wanted pictures are turned and arranged."""
+    """The known mistakes in orientation and arrangement, for `diagnose`."""
 
     def in_order(rearranged: Grid) -> bool:
         return all_show(rearranged, wanted, light)
@@ -176,10 +181,17 @@ def misplaced(found: Grid, wanted: list[list[Array]], light: bool) -> list[Mista
 
 @dataclass(frozen=True)
 class Table:
-    """A figure read as the table that the notebook asks for.
+    """A figure, read as the table that the notebook asks for.
 
-    first: the row of drawings; filters, maps, others: what stands in each row below, by its shape.
-    light: how colours are read.  covered: how many pictures cannot be seen.
+    Attributes:
+        first: The first row, of input images.
+        filters: Pictures of a filter's shape in each row below.
+        maps: Pictures of a map's shape in each row below.
+        others: Pictures of any other shape below the first row.
+        light: Whether light colours are large, see `direction`.
+        covered: Number of pictures that cannot be seen.
+        texts: All texts of the figure.
+
     """
 
     first: list[Picture]
@@ -194,7 +206,11 @@ class Table:
     def of(cls, figure: Figure, kernel: tuple[int, ...], wanted: list[list[Array]]) -> Table:
         """Read a figure.
 
-        kernel: the shape of a picture of a filter; wanted: the maps, by which colours are read.
+        Args:
+            figure: The figure.
+            kernel: Shape of a picture of a filter.
+            wanted: The expected maps; the reading of colours that fits more of them is used.
+
         """
         panels = [panel for row in wanted for panel in row]
         pictures = seen(figure)
@@ -207,7 +223,7 @@ class Table:
         has_first = bool(rows) and all(picture.data.shape != kernel for picture in rows[0])
         first, below = (rows[0], rows[1:]) if has_first else ([], rows)
         if len(first) == 10 and not np.ptp(first[0].data):
-            first = first[1:]  # a blank in the empty place
+            first = first[1:]  # a blank picture in the empty place
         shape = panels[0].shape
         return cls(
             first,
@@ -221,14 +237,17 @@ class Table:
 
 
 def maps_of(values: Array) -> list[list[Array]]:
-    """Feature maps (n, h, w, c) as rows of pictures, one row for each filter."""
+    """Feature maps (n, h, w, c) as rows of pictures, one row per filter.
+
+    Raises NoValue for more than `MOST_MAPS`.
+    """
     if values.shape[0] * values.shape[3] > MOST_MAPS:
         raise NoValue(f"{values.shape[0]} × {values.shape[3]} feature maps are too many to draw")
     return [[values[i, :, :, f] for i in range(len(values))] for f in range(values.shape[3])]
 
 
 def turned(figure: Figure) -> Figure:
-    """The figure with its columns as rows."""
+    """The figure with rows and columns of its layout exchanged."""
 
     def turn(box: Array) -> Array:
         left, bottom, right, top = box
@@ -248,7 +267,7 @@ def turned(figure: Figure) -> Figure:
 
 
 def titles_over(box: Array, texts: list[Text], reach: float) -> list[Text]:
-    """The texts nearest above a box, at most `reach` of its heights away."""
+    """The texts nearest above a box, at most `reach` box heights away."""
     left, bottom, right, top = box
     margin, height = (right - left) / 10, top - bottom
     above = [
@@ -262,27 +281,32 @@ def titles_over(box: Array, texts: list[Text], reach: float) -> list[Text]:
 
 
 def numbers_in(text: str) -> list[float]:
-    """The numbers that a text names, in their order."""
+    """The first 20 numbers in a text, in order."""
     return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)[:20]]
 
 
 def names_class(texts: list[Text], label: int) -> bool:
-    """Whether one of these titles names this class, perhaps behind the image's own number."""
+    """Whether one of these titles names this class, possibly after the image's index."""
     named = [numbers_in(text.text) for text in texts]
     return any(len(numbers) in (1, 2) and numbers[-1] == label for numbers in named)
 
 
 def on_scale(picture: Picture, panels: list[Array], scale: Scale, light: bool) -> bool:
-    """Whether a picture is drawn on this scale (white, black); None for one of its own.
+    """Whether a picture is drawn on this scale.
 
-    panels: what it may show; where it shows none of it, its own numbers are looked at.
+    Args:
+        picture: The picture.
+        panels: The values that it may show; if it shows none of them, its own data are used.
+        scale: The values of white and black; None for the picture's own range.
+        light: Whether light colours are large, see `direction`.
+
     """
     sign = direction(picture, light)
     values = next((panel for panel in panels if shows(picture, panel, light)), sign * picture.data)
     level = picture.level if sign > 0 else 1 - picture.level
     if scale is None:
         if not np.ptp(values):
-            return not np.ptp(level)  # one shade, whichever
+            return not np.ptp(level)  # any single shade
         wanted = normalised(values)
     else:
         wanted = np.clip((values - scale[0]) / (scale[1] - scale[0]), 0, 1)
@@ -293,11 +317,11 @@ class PictureChecks:
     """The table of images, filters and feature maps ([OFE-08], [ODE-09], [MDR-08])."""
 
     shown: ClassVar = "conv_vals"
-    one_scale: ClassVar = True  # for all maps, from 0 to the largest value; otherwise each its own
+    one_scale: ClassVar = True  # all maps share a scale from 0 to the maximum; else each has one
 
     @pytest.fixture
     def maps(self, graph: Graph) -> list[list[Array]]:
-        """The maps to be shown, one row for each filter."""
+        """The expected maps, one row per filter."""
         values = graph.array(self.shown)
         assert values.ndim == 4
         assert np.ptp(values) > 0
@@ -305,7 +329,7 @@ class PictureChecks:
 
     @pytest.fixture
     def filters(self, graph: Graph) -> list[list[Array]]:
-        """The filters to be shown, one in each row."""
+        """The expected filters, one per row."""
         kernel = graph.array("filter_vals")
         assert kernel.ndim == 4
         assert np.ptp(kernel) > 0
@@ -313,7 +337,7 @@ class PictureChecks:
 
     @pytest.fixture
     def table(self, graph: Graph, maps: list[list[Array]], filters: list[list[Array]]) -> Table:
-        """The figure; that of an earlier cell is none."""
+        """The figure as a table; fails if it shows no maps of this cell."""
         table = Table.of(graph.figure(), filters[0][0].shape, maps)
         rows, columns = maps[0][0].shape
         diagnose(
@@ -359,7 +383,7 @@ class PictureChecks:
             next((n for n in range(9) if shows(picture, images[n], table.light)), place)
             for place, picture in enumerate(table.first[-9:])
         ]
-        # Images that are the same picture may have their titles in either order.
+        # Identical images may have their titles in either order.
         right = [names_class(texts, nine_classes[n]) for n, texts in zip(own, titles, strict=True)]
         diagnose(
             len(titles) == 9 and all(right),
@@ -513,9 +537,9 @@ class PictureChecks:
 
 
 def stands_over(first: list[Picture], maps: Grid) -> bool:
-    """Whether a row of pictures stands in the columns of the maps below it.
+    """Whether a row of pictures is aligned with the columns of the maps below it.
 
-    One is enough: what makes room for a scale of colours may press the others together.
+    One aligned picture is enough, because a colour bar may squeeze the others together.
     """
     below = next((row for row in maps if row), [])
     gaps = [
@@ -536,7 +560,15 @@ class PooledPictureChecks(PictureChecks):
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A digit that was read wrongly: probabilities (10,) and image (784,)."""
+    """A misclassified digit.
+
+    Attributes:
+        prediction: The network's answer.
+        actual: The right class.
+        probabilities: (10,).
+        image: (784,).
+
+    """
 
     prediction: int
     actual: int
@@ -544,7 +576,7 @@ class Item:
     image: Array
 
     def is_in(self, picture: Picture, turn: Turn | None = None) -> bool:
-        """Whether this picture shows the digit; in colours, read either way round."""
+        """Whether this picture shows the digit; colours may be read in either direction."""
         image = self.image.reshape(28, 28)
         return any(shows(picture, image, light, turn) for light in (False, True))
 
@@ -555,9 +587,9 @@ class Item:
 
 
 def heights_by_digit(ax: Axes) -> Array | None:
-    """How high the bars of the digits 0 to 9 are, (10,); None unless each has one bar, from 0.
+    """Bar heights (10,) of the digits 0 to 9; None unless each has exactly one bar, from 0.
 
-    A bar belongs to the digit that is written below it, or else to its place on the axis.
+    A bar belongs to the digit in its tick label, otherwise to the nearest position on the axis.
     """
     digits: list[float] = []
     for left, bottom, width, _ in ax.bars:
@@ -573,7 +605,7 @@ def heights_by_digit(ax: Axes) -> Array | None:
 
 
 def pairs_in(figure: Figure) -> list[tuple[Picture, Axes]]:
-    """Every picture with the bars that stand beside (or below) it; empty unless each has some."""
+    """Each picture with the bars beside or below it; empty unless every picture has bars."""
     pictures = [picture for row in in_rows(seen(figure)) for picture in row]
     bars = [ax for row in in_rows(ax for ax in figure.axes if len(ax.bars)) for ax in row]
     places = [middle(box) for box in (*(p.box for p in pictures), *(ax.box for ax in bars))]
@@ -584,7 +616,7 @@ def pairs_in(figure: Figure) -> list[tuple[Picture, Axes]]:
 
 
 def _are_neighbours(one: Array, other: Array, places: list[Array]) -> bool:
-    """Whether two boxes stand in one row or column with none of these places between them."""
+    """Whether two boxes share a row or column with none of these places between them."""
     sides = np.minimum(one[2:] - one[:2], other[2:] - other[:2])
     apart = np.abs(middle(one) - middle(other))
     for along, across in ((0, 1), (1, 0)):
@@ -698,7 +730,7 @@ MARKERS = ("|", "_", "+")  # by class
 
 
 def marker_of(scatter: Scatter) -> str:
-    """What the outline of a marker looks like: "|", "_", "+", or empty for anything else."""
+    """The shape of a marker's outline: "|", "_" or "+"; empty for any other."""
     outline = scatter.outline
     if not len(outline) or not np.isfinite(outline).all():
         return ""
@@ -712,7 +744,7 @@ def marker_of(scatter: Scatter) -> str:
 def compare_scatters(figure: Figure, classes: list[Array]) -> None:
     """Fail unless one subplot shows the points (n, 2) of each class, with the class's marker.
 
-    Raises Mistake with what is wrong, AssertionError without knowing it.
+    Raises Mistake for a known mistake, otherwise AssertionError.
     """
     found = [(scatter, ax) for ax in figure.axes for scatter in ax.scatters]
 
@@ -766,7 +798,7 @@ def compare_scatters(figure: Figure, classes: list[Array]) -> None:
 
 
 def same_points(points: Array, wanted: Array) -> bool:
-    """Whether these are the same points (n, 2), in whatever order: nobody sees that."""
+    """Whether these are the same points (n, 2), in any order, which is not visible."""
     if points.shape != wanted.shape:
         return False
     near = (np.abs(points[:, None] - wanted[None]) < 1e-4).all(axis=2)

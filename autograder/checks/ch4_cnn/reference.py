@@ -1,4 +1,4 @@
-"""The chapter's formulas in NumPy, written independently of TensorFlow.
+"""The chapter's formulas in NumPy, independent of TensorFlow.
 
 Images are float arrays in the order N, H, W, C; kernels are rows, columns, inputs, filters.
 """
@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 
 def edge_kernels() -> Array:
-    """The two 5×5 edge kernels (Fig 4-5): (5, 5, 1, 2) float64, positive weights sum to 1."""
+    """The two 5×5 edge kernels of Fig 4-5: (5, 5, 1, 2) float64; positive weights sum to 1."""
     vertical = np.array(
         [
             [2, 1, 0, -1, -2],
@@ -29,14 +29,17 @@ def edge_kernels() -> Array:
 
 
 def convolve(images: Array, kernel: Array) -> Array:
-    """Slide `kernel` over zero-padded images as it is written: (n, h, w, filters).
+    """Cross-correlate zero-padded images with a kernel, stride 1, SAME: (n, h, w, filters).
 
-    images (n, h, w, c), kernel (kh, kw, c, filters) with odd kh and kw; stride 1, SAME.
+    Args:
+        images: (n, h, w, c).
+        kernel: (kh, kw, c, filters) with odd kh and kw; it is not rotated.
+
     """
     rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
     windows = sliding_window_view(padded, kernel.shape[:2], axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
-    # One row per pixel of the result, one matrix product for them all.
+    # One row per output pixel, one matrix product for all of them.
     flat = kernel.reshape(-1, kernel.shape[3])
     mixed: Array = windows.reshape(-1, len(flat)) @ flat
     return mixed.reshape(*windows.shape[:3], -1)
@@ -68,19 +71,22 @@ def softmax(logits: Array) -> Array:
 
 
 def cross_entropy(p: Array, t: Array) -> float:
-    """Sum over the images of −log p of the right class; p and t are (n, classes)."""
+    """Sum over the images of −log p of the right class; p and one-hot t are (n, classes)."""
     return float(-np.log(p[t.astype(bool)]).sum())
 
 
 def accuracy(p: Array, t: Array) -> float:
-    """Share of images whose most probable class is the right one."""
+    """Share of images whose most probable class is the right one; p and t are (n, classes)."""
     return float((p.argmax(axis=1) == t.argmax(axis=1)).mean())
 
 
 def stroke_probabilities(weights: dict[str, Array], images: Array) -> Array:
-    """The stroke network of [OCE-04] and [OCE-05]: (n, 3) for images (n, 784).
+    """Probabilities (n, 3) of the stroke network of [OCE-04] and [OCE-05].
 
-    weights: `W_conv` (5, 5, 1, 2), `w2`, `b2`, `w0`, `b0` as in the notebook.
+    Args:
+        weights: `W_conv` (5, 5, 1, 2), `w2`, `b2`, `w0` and `b0`, as in the notebook.
+        images: (n, 784).
+
     """
     response = np.abs(convolve(images.reshape(-1, 28, 28, 1), weights["W_conv"]))
     flat = max_pool(cut_off(response)).reshape(len(images), -1)
@@ -89,10 +95,13 @@ def stroke_probabilities(weights: dict[str, Array], images: Array) -> Array:
 
 
 def digit_probabilities(weights: dict[str, Array], images: Array, batch: int = 250) -> Array:
-    """The digit network of [MDC-03] and [MDC-04]: (n, 10) for images (n, 784).
+    """Probabilities (n, 10) of the digit network of [MDC-03] and [MDC-04].
 
-    weights: `W_conv` (5, 5, 1, f), `w2`, `b2`, `w0`, `b0` as in the notebook, float32.
-    batch: images at a time; the windows of more than a few hundred leave the processor's cache.
+    Args:
+        weights: `W_conv` (5, 5, 1, f), `w2`, `b2`, `w0` and `b0`, as in the notebook, float32.
+        images: (n, 784).
+        batch: Images at a time; the windows of more than a few hundred exceed the CPU cache.
+
     """
     out = []
     for start in range(0, len(images), batch):
@@ -105,9 +114,13 @@ def digit_probabilities(weights: dict[str, Array], images: Array, batch: int = 2
 
 
 def filter_gradient(images: Array, slopes: Array, kernel_size: int) -> Array:
-    """The gradient by a kernel (k, k, 1, f) of what is built on `convolve`.
+    """Backpropagate through `convolve`: the gradient with respect to its kernel, (k, k, 1, f).
 
-    images: (n, h, w, 1).  slopes: (n, h, w, f), the gradient by the convolution's result.
+    Args:
+        images: (n, h, w, 1).
+        slopes: (n, h, w, f), the gradient with respect to the convolution's result.
+        kernel_size: k.
+
     """
     border = kernel_size // 2
     padded = np.pad(images[..., 0], ((0, 0), (border, border), (border, border)))
@@ -117,9 +130,14 @@ def filter_gradient(images: Array, slopes: Array, kernel_size: int) -> Array:
 
 
 def unpool(maps: Array, slopes: Array) -> Array:
-    """The gradient by `maps` (n, h, w, c), from that by their `max_pool` (n, h/2, w/2, c).
+    """Backpropagate through `max_pool`: the gradient with respect to its input, (n, h, w, c).
 
-    All of it goes to the first of the largest pixels of each block.
+    The first maximum of each block receives the block's whole gradient.
+
+    Args:
+        maps: The input of `max_pool`, (n, h, w, c).
+        slopes: The gradient with respect to its output, (n, h/2, w/2, c).
+
     """
     n, h, w, c = maps.shape
     blocks = maps.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 4)
@@ -130,7 +148,7 @@ def unpool(maps: Array, slopes: Array) -> Array:
 
 
 class Adam:
-    """The steps of Adam for one variable, as tf.train.AdamOptimizer does them by default."""
+    """Adam's steps for one variable, with the defaults of tf.train.AdamOptimizer."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -139,7 +157,7 @@ class Adam:
         self._square: Array = np.zeros(1)
 
     def step(self, gradient: Array) -> Array:
-        """How far the variable moves for its gradient; both of one shape."""
+        """The change of the variable for its gradient; both have the variable's shape."""
         self._steps += 1
         self._mean = 0.9 * self._mean + 0.1 * gradient
         self._square = 0.999 * self._square + 0.001 * gradient**2
@@ -149,27 +167,31 @@ class Adam:
 
 
 def adam_steps(power: Array) -> float:
-    """Adam's steps, told by its `beta2_power`: β₂ to the power of one more than they are.
+    """The number of Adam's steps, computed from its `beta2_power`, a float32 scalar.
 
-    power: float32 scalar.  β₂ = 0.999 is the default of tf.train.AdamOptimizer, and the power
-    starts as β₂.  Infinite after so many that it is 0.
+    After n steps the power is β₂ⁿ⁺¹, as it starts as β₂; tf.train.AdamOptimizer's default is
+    β₂ = 0.999.  The result is infinite once the power has underflowed to 0.
     """
     with np.errstate(divide="ignore"):
         return float(np.log(np.float64(power)) / np.log(np.float64(np.float32(0.999)))) - 1
 
 
 def is_truncated_normal(starts: Array, deviation: float) -> bool:
-    """Whether these may come from a normal distribution of mean 0 that is cut at two deviations.
+    """Whether values may come from a normal distribution with mean 0, truncated at 2 deviations.
 
-    starts (k, …): the values of one variable in k sessions.  A right variable fails by chance
-    about once in a million.  Starts that a fixed seed makes alike count once: fewer numbers, and
-    wider bounds.
+    A correct variable fails by chance about once in a million.  Identical starts, from a fixed
+    seed, count once, which leaves fewer numbers and wider bounds.
+
+    Args:
+        starts: (k, …), the initial values of one variable in k sessions.
+        deviation: Standard deviation of the distribution before truncation.
+
     """
     rows = starts.reshape(len(starts), -1) / deviation
     if (rows == rows[0]).all():
         rows = rows[:1]
     drawn = rows.ravel()
-    # The cut leaves 0.8796 of the deviation; that of n such numbers scatters by 0.514/√n.
+    # Truncation leaves 0.8796 of the deviation, which n numbers estimate to within about 0.514/√n.
     bound = 5.4 / np.sqrt(len(drawn))
     return bool(
         len(np.unique(rows[0])) > 0.9 * min(rows.shape[1], 1000)

@@ -126,11 +126,11 @@ class TestNeighbourhoodSum:
             for _ in range(2)
         ]
         assert all(answer.ndim == 0 for answer in answers)
-        assert np.ptp(answers) > 0  # one number for all is no sum, nor is NaN
+        assert np.ptp(answers) > 0  # neither a constant nor NaN
 
     @staticmethod
     def sums(notebook: Notebook, patch: np.ndarray, kernel: np.ndarray) -> None:
-        """Fail unless the function sums the products of these two."""
+        """Fail unless the function returns the sum of the products of these two."""
         answer = notebook.result("neighbourhood_sum", patch, kernel)
         products = patch * kernel
         wanted = np.array(products.sum())
@@ -392,13 +392,13 @@ class TestOutputSize:
             for case in random_cases(rng)
             for padding in ("SAME", "VALID")
         }
-        assert len(sizes) > 1  # one number for all is no size
+        assert len(sizes) > 1  # not a constant
 
 
 def random_cases(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     kernels = rng.integers(2, 8, 6)
     cases = [(int(rng.integers(k + 3, 40)), int(k), int(rng.integers(1, 5))) for k in kernels]
-    # One that no other formula gets right, and one that is too large for a list of all sizes.
+    # One that every wrong formula gets wrong, and one too large for a list of all sizes.
     return [*cases, (29, 3, 4), (1_000_003, 5, 2)]
 
 

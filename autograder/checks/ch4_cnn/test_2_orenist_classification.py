@@ -44,7 +44,7 @@ def all_ninety(given: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class TrainedChecks:
-    """Looks at the student's own session."""
+    """Base class for checks of the student's own session."""
 
 
 @grade_cell("oce-03-edge-filter-check")
@@ -59,7 +59,7 @@ class TestGraph(FixedFilterChecks, InputChecks):
         hint="in this notebook W_conv is the constant from edge_filter(): nothing trains it",
     )
     def test_fixed(self, graph: Graph, strokes: np.ndarray) -> None:
-        # No variables at all is right, and also what a kernel says that has no graph.
+        # A kernel without a graph has no variables either, so first require one.
         assert vary(graph.fresh().of(strokes[:1], "W_conv"))
         assert (5, 5, 1, 2) not in graph.trainable_shapes()
 

@@ -1,4 +1,4 @@
-"""Notebook 3: the filters are trained, too."""
+"""Notebook 3: trained filters."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def nine_classes(all_ninety: tuple[np.ndarray, np.ndarray]) -> list[int]:
 class TestGraph(EdgeMapChecks, InputChecks):
     @staticmethod
     def maps(graph: Graph, rng: np.random.Generator) -> Running:
-        # With a kernel of ours where one can be loaded: how the student's own starts is a check
-        # of its own, and so is whether it is a variable.
+        # Load our own kernel if W_conv is a variable.  Other checks test that it is one, and its
+        # initial values.
         session = graph.fresh()
         with contextlib.suppress(NoValue):
             session.load(W_conv=0.1 * rng.normal(size=KERNEL["W_conv"]))

@@ -1,4 +1,4 @@
-"""Notebook 4: sixteen trained filters, the training loop, and the checkpoint it leaves."""
+"""Notebook 4: sixteen trained filters, the training loop, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -85,23 +85,23 @@ class TestSession(SaverChecks):
 
 
 def steps_saved(folder: SubmittedFiles) -> list[int]:
-    """Steps for which an index file `mdc_session-<step>.index` lies in the folder.
+    """Steps of the files `mdc_session-<step>.index` in the folder, except step 0.
 
-    That of step 0 is not the loop's: a cell before it saves what initialising gave.
+    An earlier cell, not the loop, saves the initial values as step 0.
     """
     names = (re.fullmatch(r"mdc_session-(\d+)\.index", name) for name in folder.names())
     return sorted(int(match[1]) for match in names if match and int(match[1]))
 
 
 def saves_of(log: TrainingLog) -> list[tuple[int, int]]:
-    """Of each checkpoint `mdc_session-<step>` but that of step 0: this step, and the real one."""
+    """(step in the name, steps done) of each checkpoint `mdc_session-<step>` except step 0."""
     found = [(re.search(r"(?:^|/)mdc_session-(\d+)$", path), done) for path, done in log.saves]
     return [(int(match[1]), done) for match, done in found if match and int(match[1])]
 
 
 @pytest.fixture(scope="class")
 def log(graph: Graph) -> TrainingLog:
-    """What `sess` did until it had the values that it has now."""
+    """The log of the training that led to the current values of `sess`."""
     return graph.trained().log()
 
 
@@ -270,9 +270,9 @@ class TestTrainingLoop:
     def test_on_test_set(self, graph: Graph, log: TrainingLog) -> None:
         images, labels = held_out_digits(np.arange(10_000))
         p, loss = graph.trained().of(images, "p", "loss", labels=labels)
-        # The last line of the log belongs to the last step: the same weights, the same images.
+        # acc_val and loss_val were last measured with the final weights, on these images.
         assert abs(graph.number("acc_val") - reference.accuracy(p, labels)) < 1.5 / len(p)
-        # The accuracy of a few other images may be the same by chance, but not the loss.
+        # A few other images may have the same accuracy by chance, but not the same loss.
         told = graph.number("loss_val")
         parts = np.array([2, 4, 5, 10, 20, 25, 40, 50, 100, 200, 500, 1000, 10_000])
         diagnose(
@@ -295,7 +295,10 @@ class TestTrainingLoop:
 
 
 def pictures_and_labels(fed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The images (n, 784) and the labels (n, 10) among what a step was fed, float32."""
+    """The images (n, 784) and labels (n, 10) that a step was fed, as float32.
+
+    Raises NoValue unless there is exactly one batch of each.
+    """
     flat = [
         np.ascontiguousarray(array, np.float32).reshape(len(array), -1)
         for array in fed.values()
@@ -309,9 +312,15 @@ def pictures_and_labels(fed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndar
 
 
 def labelled(split: str, size: int, wanted: Collection[bytes]) -> dict[bytes, int]:
-    """The class of each of the `wanted` digits that is in a split, by the bytes of its pixels.
+    """The classes of the `wanted` digits in a split, by the bytes of their pixels.
 
-    size: of the split, which is read in parts: as float32 it takes 188 MB.
+    The split is read in parts, because the training split takes 188 MB as float32.
+
+    Args:
+        split: "train" or "test".
+        size: Number of digits in the split.
+        wanted: The bytes of digits (784,), float32; digits not in the split are left out.
+
     """
     found = {}
     for start in range(0, size, 10_000):
@@ -324,7 +333,7 @@ def labelled(split: str, size: int, wanted: Collection[bytes]) -> dict[bytes, in
 
 @grade_cell("mdc-07-checkpoint-check")
 class TestCheckpoint:
-    """The checkpoint that was handed in; nothing of it is read in the kernel."""
+    """The submitted checkpoint, which the kernel never reads."""
 
     @check(
         f"{LAST} was handed in, and its files are whole",
@@ -360,7 +369,7 @@ class TestCheckpoint:
             submission.text("checkpoint"),
             re.M,
         )
-        # A Saver knows only what it has written: one that was made to resume begins there.
+        # A Saver lists only its own checkpoints; one created to resume starts from there.
         last_five = list(range(STEPS - 4 * EVERY, STEPS + 1, EVERY))
         steps = [int(step) for step in listed]
         apart = {after - before for before, after in itertools.pairwise(steps)}
@@ -393,7 +402,7 @@ class TestCheckpoint:
     def test_steps(self, submission: SubmittedFiles) -> None:
         for name, power in submission.tensors(LAST).items():
             if counts_steps(name) and power.shape == () and power >= 0:
-                assert reference.adam_steps(power) > 3990  # float32 is not exact
+                assert reference.adam_steps(power) > 3990  # the power is only a float32
 
     @check(
         f"The network it holds reads more than {100 * thresholds.MNIST_ACCURACY:.0f} % "
@@ -412,7 +421,7 @@ def weights(submission: SubmittedFiles) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="class")
 def newest(scratch: SubmittedFiles) -> int:
-    """The step of the newest checkpoint beside the notebook, whatever its loop has done."""
+    """The step of the newest checkpoint beside the notebook, by the file `checkpoint`."""
     path = re.search(
         r'^model_checkpoint_path:\s*".*?mdc_session-(\d+)"', scratch.text("checkpoint"), re.M
     )
@@ -464,7 +473,7 @@ class TestResume:
     def test_newest(self, graph: Graph) -> None:
         written = graph.value("saver.last_checkpoints")
         try:
-            # As in a new kernel, in which the Saver has written nothing yet.
+            # Simulate a new kernel, in which the Saver has written nothing yet.
             graph.call("saver.set_last_checkpoints", [])
             for saved in (5, 12, 10):
                 path = f"./{OTHER_RUN}/mdc_session"

@@ -1,4 +1,4 @@
-"""Notebook 5: the restored session, its pictures, and the digits it gets wrong."""
+"""Notebook 5: the restored session, its pictures, and the misclassified digits."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ class TestRestore(SaverChecks):
 
 @pytest.fixture(scope="class")
 def restored(graph: Graph, submission: SubmittedFiles) -> Running:
-    """A session with the values that were to be restored.
+    """A session with the values that should have been restored.
 
-    Where the graph or the checkpoint does not let them, that has cost its points already, and the
-    student's session is taken as it is.
+    If the graph or the checkpoint does not allow it, other checks have failed already, and the
+    student's session is returned as it is.
     """
     try:
         tensors = submission.tensors(LAST)
@@ -126,10 +126,10 @@ def restored(graph: Graph, submission: SubmittedFiles) -> Running:
 
 
 class RestoredChecks:
-    """What follows the restoring leaves it as it is; a cell without work earns nothing by that."""
+    """Later cells must keep the restored values; an empty cell earns no points for doing so."""
 
     def see_that_it_is_done(self, graph: Graph) -> None:
-        """Fail unless the cell has made what it should make, right or wrong."""
+        """Fail unless the cell has produced its result, right or wrong."""
         raise NotImplementedError
 
     @check(
@@ -173,12 +173,12 @@ class TestPoolPicture(RestoredChecks, PooledPictureChecks):
     one_scale = False
 
     def see_that_it_is_done(self, graph: Graph) -> None:
-        # The figure of the cell before has none of this size.
+        # The previous cell's figure has no pictures of this size.
         assert any(picture.data.shape == (14, 14) for picture in seen(graph.figure()))
 
 
 class ListChecks:
-    """The list of digits that are read wrongly."""
+    """The list of misclassified digits."""
 
     @check(
         "misclassified lists the first digits the network gets wrong, ten at most",
@@ -217,7 +217,7 @@ class ListChecks:
 
 
 def is_rounded(told: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether these are the wanted probabilities but for their last digits."""
+    """Whether these are the wanted probabilities, except for rounding."""
     return told.shape == wanted.shape and bool(np.abs(told - wanted).max() <= 0.05)
 
 
@@ -229,7 +229,7 @@ class TestMisclassified(BarChecks, ListChecks, RestoredChecks):
 
 @pytest.fixture(scope="class")
 def wrong(restored: Running, probe: tuple[np.ndarray, np.ndarray]) -> list[Item]:
-    """The first ten digits that the restored network gets wrong."""
+    """The first ten digits that the restored network misclassifies."""
     found: list[Item] = []
     for images, labels in zip(*(np.split(part, 20) for part in probe), strict=True):
         p = restored.of(images, "p")

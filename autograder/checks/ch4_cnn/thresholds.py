@@ -1,16 +1,16 @@
-"""Bounds between what a correct solution reaches and what a wrong one does.
+"""Bounds that separate correct solutions from wrong ones.
 
 Measured by `python -m autograder.checks.ch4_cnn.measure`; `docs/thresholds.md` has the
 distributions.
 """
 
-# Share of the initial ORENIST loss, 90·ln 3, that 200 steps leave at most.  Runs that get
-# stuck, as many correct ones do, are far below it; without training it is exactly 1.
+# Largest share of the initial ORENIST loss, 90·ln 3, that may remain after 200 steps.  Many correct
+# runs get stuck, but far below it; without training the share is exactly 1.
 ORENIST_LOSS = 0.97
 
-# Test accuracy of the digit network after the whole training.
+# Least test accuracy of the digit network after the whole training.
 MNIST_ACCURACY = 0.97
 
-# Test accuracy after the few steps that the grader lets the training loop run.
-# A loop that trains on one batch again and again stays below it.
+# Least test accuracy after the few training steps that the grader computes.  A loop that repeats
+# one batch stays below it.
 MNIST_EARLY_ACCURACY = 0.86
