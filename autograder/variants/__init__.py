@@ -1,1 +1,1 @@
-"""Variants of a source made by machine: wrong ones (mutation), right ones (rewriting)."""
+"""Generates variants of a source: wrong ones (`mutation`) and right ones (`rewriting`)."""

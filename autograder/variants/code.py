@@ -1,4 +1,4 @@
-"""A piece of source with its syntax tree, and how parts of it are replaced in place."""
+"""A piece of source with its syntax tree, whose nodes can be replaced in place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SHOWN = 100  # characters of each side of a change that stand in its name
+SHOWN = 100  # most characters of each side of a change in its name
 NEST = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 COMPREHENSION = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _LOOSE = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Lambda, ast.NamedExpr)
@@ -20,17 +20,19 @@ _LOOSE = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Lambda
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a cell stands in.
+    """The context of a cell.
 
-    modules: name in the notebook → dotted name of the module that it was imported as.
-    words: every word of the rest of the assignment; a name among them is not the cell's own.
+    Attributes:
+        modules: Dotted names of the imported modules, by their names in the notebook.
+        words: All words in the rest of the assignment; a name among them is not local to the cell.
+
     """
 
     modules: Mapping[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
 
     def resolve(self, node: ast.AST) -> Any:
-        """What `module.name.name` is; None for what no module of this environment says."""
+        """The object that `module.name.name` refers to; None if it cannot be resolved here."""
         match node:
             case ast.Name(id=name) if name in self.modules:
                 top = self.modules[name].partition(".")[0]
@@ -42,7 +44,7 @@ class Surroundings:
         return None
 
     def is_module(self, node: ast.AST) -> bool:
-        """Whether an expression is a module, or one within a module."""
+        """Whether an expression is an imported module or one of its submodules."""
         match node:
             case ast.Name(id=name):
                 return name in self.modules
@@ -53,7 +55,14 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Variant:
-    """A changed source, what changed it, and the lines that differ: `old → new`."""
+    """A changed source.
+
+    Attributes:
+        operator: Name of the operator that changed it.
+        change: The lines that differ, as `old → new`.
+        source: The changed source.
+
+    """
 
     operator: str
     change: str
@@ -61,7 +70,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """How a report names it; unlike that of any other variant of the same source."""
+        """Its name in reports, unique among the variants of the same source."""
         return f"{self.operator}: {self.change}"
 
 
@@ -69,7 +78,7 @@ Operator = Callable[["Code", Surroundings], Iterator[str]]
 
 
 class Code:
-    """A source that parses.  Raises SyntaxError for another."""
+    """A parsed source.  Raises SyntaxError if it does not parse."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -106,30 +115,30 @@ class Code:
     # -- where things stand ------------------------------------------------------------------
 
     def above(self, node: ast.AST) -> Iterator[ast.AST]:
-        """The nodes that hold `node`, the innermost first."""
+        """The ancestors of `node`, innermost first."""
         while node in self.parents:
             node = self.parents[node]
             yield node
 
     def between(self, node: ast.AST, outer: ast.AST) -> Iterator[ast.AST]:
-        """The nodes that hold `node` and stand within `outer`, the innermost first."""
+        """The ancestors of `node` below `outer`, innermost first."""
         return itertools.takewhile(lambda other: other is not outer, self.above(node))
 
     def statement(self, node: ast.AST) -> ast.stmt:
-        """The innermost statement that holds an expression."""
+        """The innermost statement that contains an expression."""
         return next(n for n in self.above(node) if isinstance(n, ast.stmt))
 
     def function(self, node: ast.AST) -> ast.FunctionDef | None:
-        """The innermost function that holds `node`."""
+        """The innermost function that contains `node`."""
         return next((n for n in self.above(node) if isinstance(n, ast.FunctionDef)), None)
 
     def text_of(self, node: ast.expr | ast.stmt) -> str:
-        """The source of a node, as it was written."""
+        """The original source of a node."""
         start, end = self._span(node)
         return self._data[start:end].decode()
 
     def blocks(self) -> Iterator[list[ast.stmt]]:
-        """Every list of statements: the module's, and those of compound statements."""
+        """All lists of statements: the module's and those of compound statements."""
         for node in ast.walk(self.tree):
             for name in ("body", "orelse", "finalbody"):
                 block = getattr(node, name, None)
@@ -147,7 +156,7 @@ class Code:
     # -- the source after a change -----------------------------------------------------------
 
     def edited(self, changes: Iterable[tuple[ast.expr | ast.stmt, str]]) -> str:
-        """The source with other texts in place of nodes, none of which lies within another."""
+        """The source with nodes replaced by texts; no node may contain another."""
         data = self._data
         for node, text in sorted(changes, key=lambda c: self._span(c[0]), reverse=True):
             start, end = self._span(node)
@@ -155,9 +164,9 @@ class Code:
         return data.decode()
 
     def swapped(self, node: ast.expr, new: ast.expr) -> str:
-        """The source with another expression in place of `node`."""
+        """The source with `node` replaced by another expression."""
         changes: dict[ast.AST, ast.AST] = {node: new}
-        # Before Python 3.12 what stands within an f-string has no place of its own.
+        # Before Python 3.12, nodes inside an f-string have no positions of their own.
         for outer in self.above(node):
             if isinstance(outer, ast.JoinedStr):
                 node, new = outer, rebuilt(outer, changes)
@@ -165,7 +174,7 @@ class Code:
         return self.edited([(node, f"({text})" if isinstance(new, _LOOSE) else text)])
 
     def restated(self, statement: ast.stmt, new: Iterable[ast.stmt | str]) -> str | None:
-        """The source with other statements in place of one; None where it shares its line."""
+        """The source with a statement replaced by others; None if it shares its line."""
         start, _ = self._span(statement)
         line = self._data[self._starts[statement.lineno - 1] : start]
         if line.strip() or getattr(statement, "decorator_list", None):
@@ -173,18 +182,18 @@ class Code:
         return self.edited([(statement, self.laid(statement, new))])
 
     def laid(self, statement: ast.stmt, new: Iterable[ast.stmt | str]) -> str:
-        """The text of statements that stand where another does."""
+        """The text of statements, indented like `statement`."""
         texts = (part if isinstance(part, str) else ast.unparse(fixed(part)) for part in new)
         return f"\n{' ' * statement.col_offset}".join("\n".join(texts).split("\n"))
 
 
 def fixed(node: ast.stmt) -> ast.stmt:
-    """A statement that was made by hand, with the places that `unparse` looks for."""
+    """A constructed statement, with the positions that `unparse` needs."""
     return ast.fix_missing_locations(node)
 
 
 def rebuilt(node: Any, changes: Mapping[ast.AST, ast.AST]) -> Any:
-    """A copy of a tree with other nodes in place of some."""
+    """A copy of a tree with some nodes replaced."""
     if isinstance(node, list):
         return [rebuilt(item, changes) for item in node]
     if not isinstance(node, ast.AST):
@@ -196,24 +205,24 @@ def rebuilt(node: Any, changes: Mapping[ast.AST, ast.AST]) -> Any:
 
 
 def loaded(node: ast.AST) -> set[str]:
-    """The names that are read somewhere in `node`."""
+    """The names read anywhere in `node`."""
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
 
 
 def stored(node: ast.AST) -> set[str]:
-    """The names that are set somewhere in `node`; those of comprehensions count as well."""
+    """The names assigned anywhere in `node`, including comprehension targets."""
     return {
         n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
 
 
 def expression(text: str) -> ast.expr:
-    """An expression, parsed."""
+    """Parse an expression."""
     return ast.parse(text, mode="eval").body
 
 
 def name(text: str) -> ast.Name:
-    """A name that is read."""
+    """A name node in load context."""
     return ast.Name(text, ast.Load())
 
 
@@ -221,9 +230,9 @@ BUILTINS = frozenset(dir(builtins))
 
 
 def does(text: str) -> str:
-    """What a source compiles to: alike for two that differ in layout or in what is computed early.
+    """The bytecode of a source as text, whatever its layout, after constant folding.
 
-    Raises SyntaxError for what is no Python.
+    Raises SyntaxError if it is not Python.
     """
 
     def told(value: object) -> str:
@@ -242,9 +251,16 @@ def variants(
     around: Surroundings,
     essence: Callable[[str], str],
 ) -> list[Variant]:
-    """Every variant of a source whose essence is another, each once.
+    """All variants of a source with a new essence, without duplicates.
 
-    Empty for what is no Python, such as a cell of shell commands.
+    Empty if the source is not Python, such as a cell of shell commands.
+
+    Args:
+        text: The source.
+        operators: The operators to apply, by name.
+        around: The context of the source.
+        essence: Maps sources to values that are equal for equivalent ones.
+
     """
     try:
         code = Code(text)
@@ -265,14 +281,14 @@ def variants(
 
 
 def _numbered(found: list[Variant], at: int) -> Variant:
-    """A variant under a name of its own: a line may stand twice in a source."""
+    """A variant with a unique name, since a source may contain the same line twice."""
     one = found[at]
     before = sum(one.name == other.name for other in found[:at])
     return Variant(one.operator, f"{one.change} ({before + 1})", one.source) if before else one
 
 
 def change_of(old: str, new: str) -> str:
-    """The lines in which two sources differ, in one line: `old → new`."""
+    """The lines in which two sources differ, as one line `old → new`."""
     one, other = old.split("\n"), new.split("\n")
     shorter = min(len(one), len(other))
     head = next((n for n in range(shorter) if one[n] != other[n]), shorter)

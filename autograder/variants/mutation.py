@@ -1,7 +1,7 @@
-"""Wrong variants of a solution, made by machine: each has one small mistake.
+"""Generates wrong variants of a solution, each with one small mistake.
 
-The operators know Python, and what NumPy and TensorFlow call things; they know no course.  A
-variant may happen to be right all the same: whoever grades it says so.
+The operators know Python and the names in NumPy and TensorFlow, but no course.  A variant may
+happen to be right; only grading tells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from autograder.variants.code import (
     variants,
 )
 
-# Of each name the next two in its row, which begins again at its end, may be taken for it.
+# Each name may be replaced by the next two in its row, which wraps around.
 FAMILIES = [
     row.split()
     for row in (
@@ -79,7 +79,7 @@ COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
 
 
 def mutants(text: str, around: Surroundings) -> list[Variant]:
-    """Every mutant of a source, none of which compiles to what another or the source does."""
+    """All mutants of a source; no two of them, nor the source, have the same bytecode."""
     return variants(text, OPERATORS, around, does)
 
 
@@ -87,7 +87,7 @@ def mutants(text: str, around: Surroundings) -> list[Variant]:
 
 
 def shift_number(code: Code, around: Surroundings) -> Iterator[str]:
-    """A whole number one more and one less, another by half of it."""
+    """Change an integer by 1, scale a float by 1.5 and 0.5, invert a boolean."""
     for node in code.expressions:
         match node:
             case ast.Constant(value=bool()):
@@ -101,7 +101,7 @@ def shift_number(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def replace_text(code: Code, around: Surroundings) -> Iterator[str]:
-    """Another word where one is known; else the text without its last character."""
+    """Replace a string by its counterpart in `TEXTS`, or drop its last character."""
     for node in code.expressions:
         match node:
             case ast.Constant(value=str(text)) if text:
@@ -110,7 +110,7 @@ def replace_text(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def replace_function(code: Code, around: Surroundings) -> Iterator[str]:
-    """A neighbour of a function or type, where there is one of that name."""
+    """Replace a function or type by a neighbour in `FAMILIES` that exists."""
     for node in code.expressions:
         match node:
             case ast.Attribute(value=value, attr=attr, ctx=ast.Load()):
@@ -125,7 +125,7 @@ def replace_function(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def neighbours(word: str) -> list[str]:
-    """What may be taken for a function of this name, the nearest first."""
+    """The names that may be confused with this one, nearest first."""
     found: dict[str, None] = {}
     for row in FAMILIES:
         if word in row:
@@ -135,7 +135,7 @@ def neighbours(word: str) -> list[str]:
 
 
 def exchange_name(code: Code, around: Surroundings) -> Iterator[str]:
-    """In place of a name the ones that the cell has used before and after it."""
+    """Replace a name by those that the cell used first before and after it."""
     free = [
         node
         for node in code.expressions
@@ -156,13 +156,13 @@ def exchange_name(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def _receives(code: Code, node: ast.AST) -> bool:
-    """Whether a method of this is called: of anything else there is none, nearly always."""
+    """Whether a method is called on this node; other objects hardly ever have that method."""
     method = code.parents[node]
     return isinstance(method, ast.Attribute) and isinstance(code.parents[method], ast.Call)
 
 
 def shift_index(code: Code, around: Surroundings) -> Iterator[str]:
-    """The place after the one that a name says."""
+    """Add 1 to an index that is a name."""
     for node in code.expressions:
         match node:
             case ast.Subscript(slice=place):
@@ -176,7 +176,7 @@ def shift_index(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def negate(code: Code, around: Surroundings) -> Iterator[str]:
-    """A minus or a `not` more or less."""
+    """Add or remove a minus or a `not`."""
     for node in code.expressions:
         match node:
             case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=operand):
@@ -198,7 +198,7 @@ def negate(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def replace_operator(code: Code, around: Surroundings) -> Iterator[str]:
-    """Another operation or comparison, `and` for `or`."""
+    """Replace an arithmetic operator, a comparison, or `and` by `or` and vice versa."""
     for node in code.expressions:
         match node:
             case ast.BinOp(left=left, op=op, right=right):
@@ -219,7 +219,7 @@ def replace_operator(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def exchange_operands(code: Code, around: Surroundings) -> Iterator[str]:
-    """`b - a` for `a - b`; not where the order makes no difference to numbers."""
+    """`b - a` for `a - b`; not for sums and products of numbers, which commute."""
     for node in code.expressions:
         match node:
             case ast.BinOp(left=left, op=op, right=right):
@@ -232,13 +232,13 @@ def exchange_operands(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def wrapped(code: Code, node: ast.expr) -> str:
-    """The text of an operand, in parentheses unless it needs none."""
+    """The text of an operand, in parentheses if needed."""
     text = code.text_of(node)
     return f"({text})" if isinstance(node, ast.BinOp | ast.UnaryOp | ast.IfExp) else text
 
 
 def leave_out_call(code: Code, around: Surroundings) -> Iterator[str]:
-    """The argument of a call, or what a method was called on, in place of the result."""
+    """Replace a call by its first argument or by the object of the method."""
     for node in code.expressions:
         match node:
             case ast.Call(func=func, args=[first, *_]) if not isinstance(first, ast.Starred):
@@ -254,7 +254,7 @@ def leave_out_call(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def drop_argument(code: Code, around: Surroundings) -> Iterator[str]:
-    """A call without one of its named arguments, or without the last of the others."""
+    """Drop one keyword argument of a call, or its last positional argument."""
     for node in code.expressions:
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
@@ -265,7 +265,7 @@ def drop_argument(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def exchange_arguments(code: Code, around: Surroundings) -> Iterator[str]:
-    """Two arguments that stand beside each other, each in the other's place."""
+    """Swap two adjacent arguments."""
     for node in code.expressions:
         if isinstance(node, ast.Call):
             values = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -273,7 +273,7 @@ def exchange_arguments(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def exchange_elements(code: Code, around: Surroundings) -> Iterator[str]:
-    """Two elements, axes or targets that stand beside each other, each in the other's place."""
+    """Swap two adjacent elements, axes or targets."""
     for node in code.expressions:
         match node:
             case ast.List(elts=values) | ast.Tuple(elts=values):
@@ -283,7 +283,7 @@ def exchange_elements(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def exchanged(code: Code, values: list[ast.expr]) -> Iterator[str]:
-    """The source with two neighbours of `values` exchanged, each pair in turn."""
+    """The source with two adjacent `values` swapped, for each pair."""
     for one, other in itertools.pairwise(values):
         held = any(isinstance(n, ast.JoinedStr) for n in code.above(one))
         if (
@@ -295,7 +295,7 @@ def exchanged(code: Code, values: list[ast.expr]) -> Iterator[str]:
 
 
 def drop_element(code: Code, around: Surroundings) -> Iterator[str]:
-    """A list or tuple without its first or its last element."""
+    """Drop the first or the last element of a list or tuple."""
     for node in code.expressions:
         if isinstance(node, ast.List | ast.Tuple) and len(node.elts) > 1:
             place = isinstance(code.parents[node], ast.Subscript)
@@ -305,7 +305,7 @@ def drop_element(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def swap_axes(code: Code, around: Surroundings) -> Iterator[str]:
-    """The transpose of what was reshaped."""
+    """Transpose the result of a `reshape` method."""
     for node in code.expressions:
         match node:
             case ast.Call(func=ast.Attribute(value=value, attr="reshape")):
@@ -314,7 +314,7 @@ def swap_axes(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def shift_slice(code: Code, around: Surroundings) -> Iterator[str]:
-    """A slice without one of its bounds, without its first place, or turned round."""
+    """Drop a bound of a slice, start it at 1, or reverse it."""
     for node in code.expressions:
         match node:
             case ast.Slice(lower=lower, upper=upper, step=None) if lower or upper:
@@ -334,14 +334,14 @@ def shift_slice(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def restated(code: Code, statement: ast.stmt, *new: ast.stmt) -> Iterator[str]:
-    """The source with other statements in place of one, where it has lines of its own."""
+    """The source with a statement replaced by others, if it has lines of its own."""
     source = code.restated(statement, new)
     if source is not None:
         yield source
 
 
 def drop_statement(code: Code, around: Surroundings) -> Iterator[str]:
-    """A statement does nothing; not those that did nothing before."""
+    """Replace a statement by `pass`, unless it has no effect."""
     for statement in code.statements:
         match statement:
             case ast.Expr(value=ast.Name() | ast.Constant()) | ast.Pass():
@@ -350,7 +350,7 @@ def drop_statement(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def drop_result(code: Code, around: Surroundings) -> Iterator[str]:
-    """What is returned is computed, and not returned."""
+    """Compute the return value without returning it."""
     for statement in code.statements:
         match statement:
             case ast.Return(value=ast.expr() as value):
@@ -358,7 +358,7 @@ def drop_result(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def end_loop(code: Code, around: Surroundings) -> Iterator[str]:
-    """A loop that ends after its first turn, or begins with the second."""
+    """End a loop after its first iteration, or start counting at 1."""
     for statement in code.statements:
         match statement:
             case ast.For(body=[*_, last]):
@@ -373,7 +373,7 @@ def end_loop(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def move_over_edge(code: Code, around: Surroundings) -> Iterator[str]:
-    """The last statement of a block behind it, and the statement behind a block into it."""
+    """Move the last statement of a block out of it, or the next statement into it."""
     for block in code.blocks():
         for at, statement in enumerate(block):
             match statement:

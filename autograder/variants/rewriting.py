@@ -1,7 +1,7 @@
-"""Right variants of a solution, made by machine: each says the same in other words.
+"""Generates right variants of a solution, equivalent but written differently.
 
-An operator leaves alone what it cannot tell to mean the same: names that others may use, the order
-in which calls are made, what may be a tensor and what a number.
+An operator changes nothing that might alter the meaning: names that others may use, the order of
+calls, expressions that may be a tensor or a number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from autograder.variants.code import (
 )
 
 OWN_CELL = "scratch = [number**2 for number in range(5)]\nprint(scratch)"
-PARTS = ("math", "linalg", "random", "nn")  # where a module may have a function once more
+PARTS = ("math", "linalg", "random", "nn")  # submodules that may alias a module's functions
 TENSORS = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
 MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.Eq, ast.NotEq: ast.NotEq, ast.Is: ast.Is, ast.IsNot: ast.IsNot,
@@ -38,7 +38,7 @@ MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 
 
 def rewritings(text: str, around: Surroundings) -> list[Variant]:
-    """Every rewriting of a source, no two of which are written alike."""
+    """All rewritings of a source, without duplicates."""
 
     def written(source: str) -> str:
         compile(source, "cell", "exec", dont_inherit=True)
@@ -48,19 +48,19 @@ def rewritings(text: str, around: Surroundings) -> list[Variant]:
 
 
 def restated(code: Code, statement: ast.stmt, *new: ast.stmt | str) -> Iterator[str]:
-    """The source with other statements in place of one, where it has lines of its own."""
+    """The source with a statement replaced by others, if it has lines of its own."""
     source = code.restated(statement, new)
     if source is not None:
         yield source
 
 
 def assigned(target: str, value: ast.expr) -> ast.Assign:
-    """`target = value`."""
+    """The assignment `target = value`."""
     return ast.Assign([ast.Name(target, ast.Store())], value, lineno=0)
 
 
 def unused(code: Code, around: Surroundings, *wanted: str) -> list[str]:
-    """Names like those wanted that stand for nothing yet."""
+    """The wanted names, numbered where they are already in use."""
     taken = loaded(code.tree) | stored(code.tree) | around.words | set(around.modules) | BUILTINS
     taken |= {n.arg for n in ast.walk(code.tree) if isinstance(n, ast.arg)}
     numbered = (itertools.chain([w], (f"{w}_{n}" for n in itertools.count(2))) for w in wanted)
@@ -71,7 +71,7 @@ def unused(code: Code, around: Surroundings, *wanted: str) -> list[str]:
 
 
 def rename_locals(code: Code, around: Surroundings) -> Iterator[str]:
-    """Other names for what a function or a comprehension keeps to itself, one by one and all."""
+    """Rename the local names of a function or comprehension, one by one and all together."""
     scopes: list[tuple[ast.AST, list[str]]] = []
     for node in ast.walk(code.tree):
         if isinstance(node, ast.FunctionDef):
@@ -91,7 +91,7 @@ def rename_locals(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def rename_globals(code: Code, around: Surroundings) -> Iterator[str]:
-    """Another name for what a cell defines and nothing else names."""
+    """Rename a cell's global names that occur nowhere else, one by one and all together."""
     outside = [n for n in ast.walk(code.tree) if isinstance(n, (ast.Global, *NEST))]
     names = sorted(stored(code.tree) - around.words)
     if not outside and names:
@@ -114,7 +114,7 @@ def _renamed(code: Code, scope: ast.AST, fresh: dict[str, str]) -> str:
 
 
 def alias_module(code: Code, around: Surroundings) -> Iterator[str]:
-    """A module under another name."""
+    """Import a module under another name."""
     for old, module in around.modules.items():
         places = [n for n in code.expressions if isinstance(n, ast.Name) and n.id == old]
         if places:
@@ -124,7 +124,7 @@ def alias_module(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def alias_function(code: Code, around: Surroundings) -> Iterator[str]:
-    """A function of a module under a name of its own, made in the line before its first call."""
+    """Assign a module's function to a name in the line before its first call."""
     known = set()
     for node in code.expressions:
         match node:
@@ -142,7 +142,7 @@ def alias_function(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def of_module(node: ast.AST, around: Surroundings) -> Any:
-    """The function that is called, where it is one of a module; else None."""
+    """The called function, if it belongs to a module; otherwise None."""
     match node:
         case ast.Call(func=ast.Attribute(value=value) as func) if around.is_module(value):
             return around.resolve(func)
@@ -150,7 +150,7 @@ def of_module(node: ast.AST, around: Surroundings) -> Any:
 
 
 def parameters(function: Any) -> list[str] | None:
-    """Names of the parameters that may be given by place or by name; None where that is unknown."""
+    """Names of the leading positional-or-keyword parameters; None without a signature."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -160,7 +160,7 @@ def parameters(function: Any) -> list[str] | None:
 
 
 def name_arguments(code: Code, around: Surroundings) -> Iterator[str]:
-    """Arguments by name in place of by position."""
+    """Turn positional arguments into keyword arguments."""
     for node in code.expressions:
         function = of_module(node, around)
         names = parameters(function) if function is not None else None
@@ -175,7 +175,7 @@ def name_arguments(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def place_arguments(code: Code, around: Surroundings) -> Iterator[str]:
-    """Arguments by position in place of by name."""
+    """Turn keyword arguments into positional arguments."""
     for node in code.expressions:
         function = of_module(node, around)
         names = parameters(function) if function is not None else None
@@ -188,7 +188,7 @@ def place_arguments(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def order_arguments(code: Code, around: Surroundings) -> Iterator[str]:
-    """Named arguments in another order."""
+    """Reverse the keyword arguments."""
     for node in code.expressions:
         match node:
             case ast.Call(func=func, args=args, keywords=[_, _, *_] as named):
@@ -198,7 +198,7 @@ def order_arguments(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def another_path(code: Code, around: Surroundings) -> Iterator[str]:
-    """The same function by the other name that its module has for it."""
+    """Call the same function by another path in its module."""
     for node in code.expressions:
         function = of_module(node, around)
         match node:
@@ -207,7 +207,7 @@ def another_path(code: Code, around: Surroundings) -> Iterator[str]:
                 while isinstance(top, ast.Attribute):
                     top = top.value
                 places = [ast.Attribute(top, part, ast.Load()) for part in PARTS]
-                same = inspect.unwrap(function)  # around it may be what belongs to one name only
+                same = inspect.unwrap(function)  # each path may have a wrapper of its own
                 for place in [top, *places]:
                     other = ast.Attribute(place, attr, ast.Load())
                     another = ast.unparse(other) != ast.unparse(func)
@@ -217,10 +217,10 @@ def another_path(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def spell_operation(code: Code, around: Surroundings) -> Iterator[str]:
-    """`tf.add(a, b)` for `a + b` where one of them is a tensor, and `a @ b` for `tf.matmul`."""
+    """`tf.add(a, b)` for `a + b` if one operand is a tensor, and `a @ b` for `tf.matmul`."""
 
     def tensor(node: ast.AST) -> ast.expr | None:
-        """The module whose call makes this tensor."""
+        """The module that creates this tensor; None if it may not be one."""
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name() as top)):
                 if hasattr(around.resolve(top), "Tensor"):
@@ -249,7 +249,7 @@ def spell_operation(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def mirror(code: Code, around: Surroundings) -> Iterator[str]:
-    """`0 == a` for `a == 0`; a doubled `not`."""
+    """`0 == a` for `a == 0`; `not not` before a condition."""
     for node in code.expressions:
         match node:
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in MIRRORED:
@@ -265,7 +265,7 @@ def mirror(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def parenthesise(code: Code, around: Surroundings) -> Iterator[str]:
-    """What each statement computes in parentheses."""
+    """Parenthesise all assigned and returned values."""
     values = [
         statement.value
         for statement in code.statements
@@ -275,7 +275,7 @@ def parenthesise(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def make_list(code: Code, around: Surroundings) -> Iterator[str]:
-    """`list(...)` of a generator for a comprehension."""
+    """`list(...)` of a generator in place of a comprehension."""
     for node in code.expressions:
         match node:
             case ast.ListComp(elt=elt, generators=generators):
@@ -287,7 +287,7 @@ def make_list(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def introduce_variable(code: Code, around: Surroundings) -> Iterator[str]:
-    """Two statements for one: what is computed first has a name of its own."""
+    """Assign the subexpression that is evaluated first to a variable."""
     (new,) = unused(code, around, "part")
     for statement in code.statements:
         match statement:
@@ -298,7 +298,7 @@ def introduce_variable(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def _first_computed(node: ast.expr) -> Iterator[ast.expr]:
-    """What is computed before everything else in an expression that is computed for certain."""
+    """The subexpressions that are certainly evaluated before anything else in an expression."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Call() as inner)):
             yield inner
@@ -313,7 +313,7 @@ def _first_computed(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _constant(node: ast.expr) -> Iterator[ast.expr]:
-    """Lists of numbers among the arguments of a call: it does not matter when they are made."""
+    """Constant lists among a call's arguments, whose time of evaluation does not matter."""
     for inner in ast.walk(node):
         match inner:
             case ast.Call(args=args, keywords=keywords):
@@ -325,7 +325,7 @@ def _constant(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def inline_variable(code: Code, around: Surroundings) -> Iterator[str]:
-    """One statement for two: what is only read once stands where it is read."""
+    """Inline a variable that is read only once, in the next statement."""
     for block in code.blocks():
         for one, other in itertools.pairwise(block):
             match one:
@@ -354,7 +354,7 @@ def inline_variable(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def loop_for_comprehension(code: Code, around: Surroundings) -> Iterator[str]:
-    """A loop that appends in place of a comprehension."""
+    """An appending loop in place of a comprehension."""
     for node in code.expressions:
         match node:
             case ast.ListComp(elt=elt, generators=[ast.comprehension(is_async=0) as only]):
@@ -416,7 +416,7 @@ def comprehension_for_loop(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def while_for_range(code: Code, around: Surroundings) -> Iterator[str]:
-    """A `while` that counts in place of a `for` over a range."""
+    """A counting `while` in place of a `for` over a range."""
     for statement in code.statements:
         match statement:
             case ast.For(
@@ -435,7 +435,7 @@ def while_for_range(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def number_turns(code: Code, around: Surroundings) -> Iterator[str]:
-    """A range that begins at 1, and an index that is one less; `iter` of a list of the range."""
+    """A range that starts at 1 with an index one lower; a loop over a list of the range."""
     for statement in code.statements:
         match statement:
             case ast.For(
@@ -454,7 +454,7 @@ def number_turns(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def split_targets(code: Code, around: Surroundings) -> Iterator[str]:
-    """A tuple under one name, then its parts, in place of an assignment to several names."""
+    """Assign a tuple to one name, then its elements to the targets."""
     for statement in code.statements:
         match statement:
             case ast.Assign(targets=[ast.Tuple(elts=targets)], value=value):
@@ -468,7 +468,7 @@ def split_targets(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def join_targets(code: Code, around: Surroundings) -> Iterator[str]:
-    """One assignment to two names in place of two."""
+    """Join two assignments into a tuple assignment."""
     for one, other in _neighbours(code):
         match one, other:
             case (
@@ -481,7 +481,7 @@ def join_targets(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def join_lines(code: Code, around: Surroundings) -> Iterator[str]:
-    """Two statements on a line, every second pair of a block."""
+    """Put pairs of simple statements on one line."""
     simple = (ast.Assign, ast.Expr, ast.AugAssign, ast.Return)
     edits: list[tuple[ast.expr | ast.stmt, str]] = []
     done: set[ast.stmt] = set()
@@ -510,7 +510,7 @@ def spell_step(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def annotate(code: Code, around: Surroundings) -> Iterator[str]:
-    """Types beside all names that a cell sets, and at functions."""
+    """Annotate assigned names, parameters and return types."""
     declared = {n for s in ast.walk(code.tree) if isinstance(s, ast.Global) for n in s.names}
     edits: list[tuple[ast.expr | ast.stmt, str]] = []
     for statement in code.statements:
@@ -527,7 +527,7 @@ def annotate(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def document(code: Code, around: Surroundings) -> Iterator[str]:
-    """A text at the beginning, a comment behind each line that ends a statement."""
+    """Add a docstring or comments to the source; drop the docstring of a function."""
     yield f'"""My own solution."""\n{code.text}'
     yield f"# My own solution.\n\n{code.text}\n\n# That is all."
     for statement in code.statements:
@@ -540,7 +540,7 @@ def document(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def wrap_in_block(code: Code, around: Surroundings) -> Iterator[str]:
-    """The cell, or the body of its function, within `if True:`, a loop of one turn, or `try`."""
+    """Wrap the cell, or a function's body, in `if True:`, a loop of one iteration, or `try`."""
     last = code.tree.body[-1] if code.tree.body else None
     bare = [last] if isinstance(last, ast.Expr) else []
     body = code.tree.body[:-1] if bare else code.tree.body
@@ -567,7 +567,7 @@ def _blocks(code: Code, around: Surroundings, body: list[ast.stmt]) -> Iterator[
 
 
 def extract_function(code: Code, around: Surroundings) -> Iterator[str]:
-    """What is assigned or returned comes from a function; the whole cell from one."""
+    """Compute an assigned or returned value in a new function; move the whole cell into one."""
     (new,) = unused(code, around, "made_by")
     for statement in code.statements:
         match statement:
@@ -607,7 +607,7 @@ def _function(new: str, given: list[str], body: list[ast.stmt]) -> ast.FunctionD
 
 
 def lambda_for_function(code: Code, around: Surroundings) -> Iterator[str]:
-    """A lambda in place of a function that only returns."""
+    """A lambda in place of a function that only returns a value."""
     for statement in code.statements:
         match statement:
             case ast.FunctionDef(name=id_, args=arguments, body=[*rest, ast.Return(value=value)]):
@@ -618,7 +618,7 @@ def lambda_for_function(code: Code, around: Surroundings) -> Iterator[str]:
 
 
 def else_after_return(code: Code, around: Surroundings) -> Iterator[str]:
-    """The rest of a function in an `else`, and one `return` in place of two."""
+    """Move a `return` after an `if` into its `else`, or join both in a conditional expression."""
     for one, other in _neighbours(code):
         match one, other:
             case (
