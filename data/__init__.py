@@ -1,1 +1,1 @@
-"""The course's data: generated ORENIST strokes, and MNIST as it was published."""
+"""The course's data: the generated ORENIST strokes, and MNIST as published."""

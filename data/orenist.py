@@ -1,12 +1,11 @@
-"""ORENIST, 90 little pictures of brush strokes: made here, and read here.
+"""Generates and reads ORENIST, 90 small pictures of brush strokes.
 
 Class 0 is a vertical stroke, class 1 a horizontal one, class 2 a cross of both.
 
-    python -m autograder.data.orenist      writes ORENIST.data again, the same byte for byte
+    python -m autograder.data.orenist      rewrites ORENIST.data, byte for byte the same
 
-The same generator gives fresh pictures for any other seed. The file is read by
-`images, labels = pickle.load(file)` with NumPy 1 and NumPy 2; `load` reads it, and
-the older file of the book, without trusting what a pickle can do.
+Any other seed gives fresh pictures. With NumPy 1 or 2, `images, labels = pickle.load(file)`
+reads the file; `load` reads it, and the book's older file, without executing the pickle.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ def generate(seed: int, per_class: int = 30) -> tuple[Floats, Floats]:
     ink, and labels (3 * per_class, 3) float32, one-hot. The same seed gives the same
     arrays. Raises ValueError for a negative seed.
     """
-    # NumPy may change how a Generator shuffles or draws normal numbers from one
-    # release to the next. `random()` follows the bit stream, so only it is used.
+    # A NumPy release may change how a Generator shuffles or draws normal numbers, so
+    # only `random()` is used, which follows the bit stream.
     rng = np.random.default_rng(seed)
     classes = np.repeat(np.arange(CLASSES), per_class)
     drawn = [_image(rng, vertical=k != 1, horizontal=k != 0) for k in classes]
-    # Whole grey levels: a last-bit difference between two machines' sines rounds
-    # away, and the file stays the same byte for byte.
+    # Integer grey levels round away differences in the last bit between machines'
+    # sines, so the file stays the same byte for byte.
     grey = np.rint(np.array(drawn).reshape(-1, SIDE * SIDE) * 255)
     order = np.argsort(rng.random(len(classes)))
     images = grey.astype(np.float32) / np.float32(255)
@@ -69,8 +68,8 @@ def load(path: Path) -> tuple[Floats, Floats]:
     Images and labels may be arrays or lists of rows, of any real number type.
 
     Returns images (n, 784) float32 in [0, 1] and labels (n, 3) float32, one-hot.
-    Raises OSError when the file cannot be read, and ValueError, in one line, for
-    anything that is not such a pair.
+    Raises OSError if the file cannot be read, and ValueError with a one-line message if
+    it does not hold such a pair.
     """
     with path.open("rb") as file:
         try:
@@ -79,7 +78,7 @@ def load(path: Path) -> tuple[Floats, Floats]:
                 raise ValueError("it does not hold the pair (images, labels)")
             images = _matrix(content[0], SIDE * SIDE, "images")
             labels = _matrix(content[1], CLASSES, "labels")
-        # A broken pickle raises almost anything, from EOFError to MemoryError.
+        # A broken pickle may raise almost anything, from EOFError to MemoryError.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{path} is not an ORENIST file: {reason}") from error
@@ -93,7 +92,7 @@ def load(path: Path) -> tuple[Floats, Floats]:
 
 
 def main() -> None:
-    """Write the data file, and the copy that students get with the notebooks."""
+    """Write the data file and the copy that students get with the notebooks."""
     if not STUDENT_FILE.parent.is_dir():
         sys.exit(f"{STUDENT_FILE.parent} is not there: run this in a checkout")
     for path in (DATA_FILE, STUDENT_FILE):
@@ -105,14 +104,14 @@ def main() -> None:
 
 
 def _image(rng: np.random.Generator, *, vertical: bool, horizontal: bool) -> Pixels:
-    """Draw the strokes asked for on grainy paper: (28, 28) in [0, 1]."""
+    """Draw the chosen strokes on grainy paper: (28, 28) in [0, 1]."""
     ink = np.zeros((SIDE, SIDE))
     if vertical:
         ink = np.maximum(ink, _stroke(rng, math.pi / 2))
     if horizontal:
         ink = np.maximum(ink, _stroke(rng, 0.0))
-    # Dry spots in the ink and a breath of grey on the paper: enough to look drawn,
-    # well below the 0.2 that the notebooks cut off after the convolution.
+    # Dry spots in the ink and faint grey on the paper look hand-drawn, and stay well
+    # below the cutoff of 0.2 that the notebooks apply after the convolution.
     dry = 1 - 0.15 * rng.random((SIDE, SIDE))
     dust = 0.03 * rng.random((SIDE, SIDE))
     return np.maximum(ink * dry, dust)
@@ -138,12 +137,12 @@ def _stroke(rng: np.random.Generator, direction: float) -> Pixels:
     centre = np.array((x, y))
     start, knee, end = centre - along, centre + bend, centre + along
     distance = np.minimum(_distance(start, knee), _distance(knee, end))
-    # The edge of a brush fades over a pixel and a half: that is the anti-aliasing.
+    # The edge fades over 1.5 pixels, as anti-aliasing.
     return np.clip((radius - distance) / 1.5 + 0.5, 0, 1)
 
 
 def _distance(start: Pixels, end: Pixels) -> Pixels:
-    """Measure every pixel's distance to the segment from `start` to `end`, (28, 28).
+    """Distance of every pixel to the segment from `start` to `end`: (28, 28).
 
     Both points are (x, y), that is (column, row).
     """
@@ -158,11 +157,11 @@ def _distance(start: Pixels, end: Pixels) -> Pixels:
 
 
 class _PortablePickler(pickle.Pickler):
-    """Pickle arrays by names that every NumPy has.
+    """Pickles arrays under names that every NumPy version has.
 
-    NumPy 2 itself writes `numpy._core.multiarray`, which NumPy 1 does not have. The
-    public `numpy.ndarray` and `numpy.dtype` do as well, and leave the bytes in the
-    hands of this module rather than of the NumPy that happens to be installed.
+    NumPy 2 itself writes `numpy._core.multiarray`, which NumPy 1 lacks. The public
+    `numpy.ndarray` and `numpy.dtype` work as well, and make the bytes independent of the
+    installed NumPy.
     """
 
     def reducer_override(self, value: Any) -> Any:
@@ -175,7 +174,7 @@ class _PortablePickler(pickle.Pickler):
 
 
 class _Dtype:
-    """What a pickled dtype says of itself; NumPy's own would believe it blindly."""
+    """Stand-in for a pickled dtype, which is checked; NumPy's own trusts its state blindly."""
 
     _KNOWN = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
@@ -193,25 +192,25 @@ class _Dtype:
 
 
 class _Array:
-    """A pickled array, before and after its contents are known."""
+    """Stand-in for a pickled array; its values are set by `__setstate__`."""
 
     def __init__(self, *_ignored: object) -> None:
         self.values: NDArray[Any] = np.zeros(0)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, dtype, fortran, data = state
-        if isinstance(data, str):  # how Python 3 sees the byte strings of Python 2
+        if isinstance(data, str):  # a Python 2 byte string, as Python 3 decodes it
             data = data.encode("latin1")
         flat = np.frombuffer(data, dtype.real())
         self.values = flat.reshape(shape, order="F" if fortran else "C")
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickle lists, tuples, numbers and arrays; refuse every other name.
+    """Unpickles lists, tuples, numbers and arrays; refuses all other names.
 
-    The names that NumPy writes are answered with stand-ins of this module. NumPy's
-    own functions would be safe for honest files only: a forged dtype state makes
-    them take any bytes for Python objects.
+    The names that NumPy writes are mapped to stand-ins in this module. NumPy's own
+    functions are safe for honest files only: a forged dtype state makes them treat any
+    bytes as Python objects.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -225,7 +224,7 @@ class _ArraysOnly(pickle.Unpickler):
                 return self._scalar
             case ("numpy.core.numeric", "_frombuffer"):  # pickle protocol 5
                 return self._from_buffer
-            case ("_codecs", "encode"):  # bytes, in the protocols 0 to 2
+            case ("_codecs", "encode"):  # bytes in protocols 0 to 2
                 return self._encode
         raise ValueError(f"it names {module}.{name}, and only arrays are read")
 
@@ -246,13 +245,13 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _row(value: object, columns: int, what: str) -> NDArray[Any]:
-    """Turn one unpickled row, an array or a flat list of numbers, into (columns,).
+    """Convert an unpickled row, an array or a flat list of numbers, to (columns,).
 
-    Raises ValueError when it is something else; `what` names its matrix.
+    Raises ValueError for anything else; `what` names its matrix in the message.
     """
     if isinstance(value, _Array) and value.values.shape == (columns,):
         return value.values
-    # NumPy must not be left to look into a list: one that holds itself never ends.
+    # NumPy must not descend into a list: one that contains itself never ends.
     if (
         isinstance(value, (list, tuple))
         and len(value) == columns
@@ -263,9 +262,9 @@ def _row(value: object, columns: int, what: str) -> NDArray[Any]:
 
 
 def _matrix(value: object, columns: int, what: str) -> Floats:
-    """Turn an unpickled array, or list of rows, into (n, columns) float32 in [0, 1].
+    """Convert an unpickled array or list of rows to (n, columns) float32 in [0, 1].
 
-    Raises ValueError when it is something else; `what` names it.
+    Raises ValueError for anything else; `what` names it in the message.
     """
     if isinstance(value, _Array):
         matrix = value.values
