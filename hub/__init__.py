@@ -1,1 +1,1 @@
-"""A JupyterHub on which the course runs by itself: its configuration, and a demonstration."""
+"""A JupyterHub that grades courses by itself: configuration, installation and demonstration."""

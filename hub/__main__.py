@@ -1,4 +1,4 @@
-"""`make hub`: a demonstration on this machine, until it is stopped."""
+"""`make hub`: runs a demonstration on this machine until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COURSE = Members(
 
 
 def main() -> int:
-    """Start the demonstration, say how to log in, and wait to be stopped."""
+    """Start the demonstration, print how to log in, and wait for a signal."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    os.umask(0o022)  # others must be able to enter what is made for them
+    os.umask(0o022)  # users must be able to enter their folders
     print("setting up a JupyterHub (about half a minute)", flush=True)
     try:
         with Demonstration([COURSE]) as hub:
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def welcome(hub: Demonstration) -> str:
-    """Addresses and passwords, and what to do with them."""
+    """The addresses and passwords, with instructions."""
     lines = [f"\nJupyterHub: {hub.url}\n"]
     for course in hub.courses:
         for name in hub.people:

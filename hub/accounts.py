@@ -1,8 +1,8 @@
-"""Unix accounts that live as long as a demonstration, and the proof of whose they are.
+"""Unix accounts for the lifetime of a demonstration, with proof of ownership.
 
-Each account and each group carries the mark of the run that made it: in its comment, and in
-place of a password.  Only what carries the mark of a run is ever removed, by that run or, when
-its process has ended, by a later one.
+Each account and group carries the mark of the run that created it, in the account's comment or in
+place of the group's password.  Only marked accounts and groups are ever removed, by their own run
+or, after its process has ended, by a later one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from autograder.errors import UserError
 from hub import processes
 from hub.processes import Process
 
-PREFIX = "course-hub-"  # of the folders of demonstrations
-OWNER, LIFELINE = "owner.json", "lifeline.json"  # in such a folder
+PREFIX = "course-hub-"  # of a demonstration's folder
+OWNER, LIFELINE = "owner.json", "lifeline.json"  # files in that folder
 GROUP_PREFIX = "course-"
-NUMBERS = range(1000, 60_000)  # of people; what lies outside belongs to the system
+NUMBERS = range(1000, 60_000)  # user ids of people; all others belong to the system
 STOPPING_SECONDS = 60.0
 _GROUP_PASSWORDS = Path("/etc/gshadow")
 _MARK = re.compile(r"course-hub (\d+) (\d+) ([0-9a-f]{16})(?: (\d+))?")
@@ -37,14 +37,20 @@ _MARK = re.compile(r"course-hub (\d+) (\d+) ([0-9a-f]{16})(?: (\d+))?")
 
 @dataclass(frozen=True)
 class Run:
-    """One demonstration: the process it belongs to, and a word that no other one has."""
+    """One demonstration.
+
+    Attributes:
+        process: The process that runs it.
+        token: A random unique word.
+
+    """
 
     process: Process
     token: str
 
     @classmethod
     def begin(cls, folder: Path) -> Run:
-        """A new run of this process, noted in its `folder`."""
+        """A new run of the current process, recorded in its `folder`."""
         run = cls(Process.of(os.getpid()), secrets.token_hex(8))
         note = folder / OWNER
         note.touch(mode=0o600)
@@ -53,17 +59,24 @@ class Run:
 
     @property
     def mark(self) -> str:
-        """What its groups carry, and its accounts with their number behind it."""
+        """The mark of the run's groups; its accounts add their user id."""
         return f"course-hub {self.process.pid} {self.process.start} {self.token}"
 
 
 def create(
     run: Run, names: Iterable[str], groups: Mapping[str, Iterable[str]], folder: Path
 ) -> None:
-    """Make an account for each name, with a private home below `folder`/homes, and the groups.
+    """Create the run's accounts, with private homes below `folder`/homes, and its groups.
 
-    groups: members by group.  Raises UserError when an account or a group is there already: it
-    is somebody's, and stays as it is.
+    Args:
+        run: The run.
+        names: Names of the accounts.
+        groups: Members by group.
+        folder: The run's folder.
+
+    Raises:
+        UserError: An account or a group exists already; it belongs to somebody and is not changed.
+
     """
     homes = folder / "homes"
     homes.mkdir()
@@ -88,7 +101,7 @@ def create(
 
 
 def _free_number() -> int:
-    """A user id that no account has, no group, and nothing that runs."""
+    """A user id that no account, group or process uses."""
     taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
     number = max((taken | processes.owners()) & set(NUMBERS), default=NUMBERS[0] - 1) + 1
     if number not in NUMBERS:
@@ -97,9 +110,12 @@ def _free_number() -> int:
 
 
 def remove(run: Run, folder: Path) -> None:
-    """End everything that runs under this run's accounts, and delete them and its groups.
+    """End all processes of this run's accounts, and delete the accounts and groups.
 
-    folder: the run's; where the accounts have their homes.
+    Args:
+        run: The run.
+        folder: The run's folder, which contains the accounts' homes.
+
     """
     mine = dict(_marked(run, folder))
     processes.end(lambda: processes.of_accounts(mine.values(), run.process.start))
@@ -114,12 +130,12 @@ def _delete(command: str, name: str, left: Callable[[], list[str]]) -> None:
     try:
         _run(command, name)
     except UserError:
-        if name in left():  # else another one has cleaned up at the same time
+        if name in left():  # otherwise another run has removed it at the same time
             raise
 
 
 def _marked(run: Run, folder: Path) -> Iterator[tuple[str, int]]:
-    """(name, number) of the accounts that this run has made and nobody has changed since."""
+    """(name, user id) of the accounts that this run created and that are unchanged."""
     everybody = pwd.getpwall()
     numbers = [entry.pw_uid for entry in everybody]
     for entry in everybody:
@@ -142,10 +158,10 @@ def _marked_groups(run: Run) -> list[str]:
 
 
 def remove_stale() -> None:
-    """Remove what demonstrations that were killed have left: accounts, groups, folders.
+    """Remove the accounts, groups and folders of killed demonstrations.
 
-    What still runs for them is on its way out, and is waited for.  As long as its process runs,
-    a demonstration keeps everything.
+    First waits for processes that are still ending.  Demonstrations whose process is alive are not
+    touched.
     """
     for run, folder in {*_noted(), *_with_accounts()}:
         if run.process.is_alive:
@@ -158,14 +174,14 @@ def remove_stale() -> None:
 
 
 def _noted() -> Iterator[tuple[Run, Path]]:
-    """Runs whose folders lie where ours would."""
+    """Runs with a folder in the directory for temporary files."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if (run := _owner(folder)) is not None:
             yield run, folder
 
 
 def _with_accounts() -> Iterator[tuple[Run, Path]]:
-    """Runs that accounts of this machine name; their homes say where the folder is."""
+    """Runs named in the marks of accounts; the accounts' homes give the folder."""
     for entry in pwd.getpwall():
         found = _MARK.fullmatch(entry.pw_gecos)
         homes = Path(entry.pw_dir).parent
@@ -175,7 +191,7 @@ def _with_accounts() -> Iterator[tuple[Run, Path]]:
 
 
 def _owner(folder: Path) -> Run | None:
-    """Whose folder it is, when it is one that this account's demonstrations have made."""
+    """The run that a folder belongs to, if a demonstration of this account created it."""
     if not folder.name.startswith(PREFIX):
         return None
     note = _note(folder, OWNER)
@@ -186,7 +202,7 @@ def _owner(folder: Path) -> Run | None:
 
 
 def _note(folder: Path, name: str) -> object:
-    """A note in a demonstration's folder; None when there is none that could be trusted."""
+    """The content of a JSON note in a demonstration's folder; None unless it can be trusted."""
     try:
         for path in (folder, folder / name):
             status = path.lstat()
@@ -198,7 +214,7 @@ def _note(folder: Path, name: str) -> object:
 
 
 def _wait_for_lifeline(folder: Path) -> None:
-    """Wait until what ends a killed demonstration's Hub has done so; end both if it does not."""
+    """Wait until the lifeline of a killed demonstration has ended its Hub; else end both."""
     match _note(folder, LIFELINE):
         case [int(pid), int(start)]:
             lifeline = Process(pid, start)

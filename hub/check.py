@@ -1,4 +1,4 @@
-"""Looks whether an installation is as it should be: by reading, and by trying as a student."""
+"""Checks an installation, by inspection and by trying things as a student."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hub import courses
 from hub.environment import ROOT
 from hub.site import CourseOnSite, Place, Site
 
-# Names what can be listed or read at or below the folders given, without following links.
+# Prints everything that can be listed or read in the given folders, without following links.
 PROBE = """
 import os, sys
 for top in sys.argv[1:]:
@@ -41,9 +41,9 @@ _IMPORTS = {
     True: "import autograder.hub, configurable_http_proxy, jupyterhub, nbgrader",
     False: "import jupyterhub, jupyterlab, matplotlib, nbgrader, numpy",
 }
-# What is installed comes from here, and is not for students either.
+# The clone that the installation comes from is not for students either.
 _CLONE = [ROOT / name for name in ("source", "solutions", "autograder", ".git")]
-# Notebooks of an assignment: those in the course root, and those that the gradebook knows.
+# Prints an assignment's notebooks in the course root and those in the gradebook.
 _KNOWN = """
 import contextlib, json, pathlib, sqlite3, sys
 query = (
@@ -69,10 +69,10 @@ print(json.dumps([course.course_id, os.path.abspath(course.root), os.path.abspat
 
 
 def look(site: Site, say: Callable[[str], None]) -> list[str]:
-    """What is not as it should be, one line each; nothing is changed."""
+    """All faults of an installation, one line each; nothing is changed."""
     missing = list(_missing(site))
     if missing:
-        return missing  # the rest would only say the same in other words
+        return missing  # the other checks would only repeat this
     faults = [*_places(site), *_members(site), *_files(site)]
     for course in site.courses:
         say(f"looking at {course.name}")
@@ -83,7 +83,7 @@ def look(site: Site, say: Callable[[str], None]) -> list[str]:
 def as_grader(
     site: Site, course: CourseOnSite, *command: str, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the graders' environment in a course's root, as its grader."""
+    """Run a command of the graders' environment in a course's root, as the course's grader."""
     return courses.run(
         course.grader,
         command,
@@ -97,7 +97,7 @@ def as_grader(
 def as_person(
     site: Site, name: str, *command: str, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the students' environment at somebody's home, as they would."""
+    """Run a command of the students' environment as this user, in their home."""
     variables = _variables(site, name)
     home = Path(variables["HOME"])
     programs = site.students_environment / "bin"
@@ -114,9 +114,9 @@ def _variables(site: Site, name: str) -> dict[str, str]:
 
 
 def is_known(site: Site, course: CourseOnSite, assignment: str) -> bool:
-    """Whether the gradebook knows all notebooks of an assignment, and students can fetch it."""
+    """Whether gradebook and exchange have all notebooks of an assignment."""
     handed_out = site.exchange / course.name / "outbound" / assignment
-    # As the grader: root opens nothing that another account could have put there.
+    # As the grader, because root must not open files that another account may have placed there.
     said = as_grader(site, course, "python", "-I", "-c", _KNOWN, assignment, check=False)
     source, recorded = json.loads(said.stdout) if said.returncode == 0 else ([], [])
     return bool(source) and source == recorded == _notebooks(handed_out)
@@ -126,7 +126,7 @@ def _notebooks(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.ipynb"))
 
 
-# -- one look after the other ----------------------------------------------------------------------
+# -- the checks ------------------------------------------------------------------------------------
 
 
 def _missing(site: Site) -> Iterator[str]:
@@ -242,7 +242,7 @@ def _environments(site: Site, course: CourseOnSite) -> Iterator[str]:
 
 
 def _of_each_kind(course: CourseOnSite) -> list[str]:
-    """A student for each set of groups that students of the course have."""
+    """One student for each set of groups among the students of the course."""
     kinds = {}
     for name in reversed(course.students):
         own = pwd.getpwnam(name).pw_gid
@@ -251,7 +251,7 @@ def _of_each_kind(course: CourseOnSite) -> list[str]:
 
 
 def _seen(site: Site, course: CourseOnSite) -> Iterator[str]:
-    """What a student of the course can read of what is not theirs."""
+    """Faults that a student meets: private files they can read, or an exchange they cannot use."""
     for name in _of_each_kind(course):
         private = [site.state, site.graders_environment, *map(site.root, site.courses)]
         mine = site.exchange / course.name

@@ -1,6 +1,6 @@
 """A course on a Hub: its folder, its part of the exchange, and its assignments in the gradebook.
 
-The same for a demonstration and for an installation; who owns what is up to them.
+Shared by demonstration and installation, which set the owners themselves.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 from autograder.errors import UserError
 from hub.environment import ROOT
 
-# A course's part of the exchange, below its own folder there.  The sticky bit of `inbound` keeps
-# students from removing each other's submissions; whoever knows a page of `feedback` may read it.
+# Modes of a course's folder in the exchange and the folders below it.  The sticky bit of `inbound`
+# prevents students from removing each other's submissions; pages in `feedback` can be read by name,
+# but not listed.
 EXCHANGE = {"": 0o750, "outbound": 0o755, "feedback": 0o711, "inbound": 0o1733}
-# `nbgrader generate_assignment --force` and `release_assignment --force`, in one process.  Without
-# --force the first does nothing when there is a release, and the gradebook learns nothing.
+# Runs `nbgrader generate_assignment --force` and `release_assignment --force` in one process.
+# Without --force, generate_assignment skips an existing release and does not update the gradebook.
 RELEASE = """
 import sys
 from functools import partial
@@ -46,10 +47,17 @@ def make_root(
     notebooks: Collection[str] = (),
     settings: str = "",
 ) -> None:
-    """Make `folder` a course root that holds the sources of `assignments` and its configuration.
+    """Make `folder` a course root with the sources of `assignments` and its configuration.
 
-    root: where it will lie; notebooks: their names, none for all; settings: lines for
-    `nbgrader_config.py`.
+    Args:
+        folder: The folder to fill.
+        root: Its final path.
+        name: Name of the course.
+        exchange: Root of the exchange.
+        assignments: Names of the assignments.
+        notebooks: Names of the notebooks to keep; empty for all.
+        settings: Further lines for `nbgrader_config.py`.
+
     """
     ignore = shutil.ignore_patterns("__pycache__", "mdc_session*", "checkpoint", "*.pyc")
     for assignment in assignments:
@@ -70,7 +78,7 @@ def make_root(
 
 
 def give(top: Path, user: str) -> None:
-    """Make a user the owner of a tree; of a link in it, not of what it leads to."""
+    """Make a user the owner of a tree; links in it are not followed."""
     account = pwd.getpwnam(user)
     for path, folders, files in os.walk(top):
         for name in ("", *folders, *files):
@@ -79,7 +87,7 @@ def give(top: Path, user: str) -> None:
 
 
 def account(user: str) -> dict[str, Any]:
-    """Arguments that let `subprocess` run something as this user."""
+    """Arguments for `subprocess` to run a command as this user."""
     entry = pwd.getpwnam(user)
     groups = os.getgrouplist(user, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
@@ -94,9 +102,17 @@ def run(
     as_user: bool = True,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the environment whose programs lie in `programs`, as this user.
+    """Run a command of an environment.
 
-    as_user: else as whoever we are.  Raises UserError when it fails and `check` is set.
+    Args:
+        user: Name of the user.
+        command: Name of the program, and its arguments.
+        programs: The environment's folder of programs.
+        cwd: The working directory.
+        variables: Environment variables, besides PATH, LANG and USER.
+        as_user: Change to `user`, rather than running it under the current account.
+        check: Raise UserError if the command fails.
+
     """
     first, *others = command
     done = subprocess.run(

@@ -1,8 +1,8 @@
-"""A complete Hub for as long as a `with` block: users, courses, services, and nothing left after.
+"""A complete Hub for the duration of a `with` block: users, courses and services.
 
-As root every person is a Unix account, as on a real Hub.  Without root there is one account, so
-there is one person, who is student and instructor at once, and nothing is protected from them:
-that shows how things look, not that they are safe.
+As root, every person is a Unix account, as on a real Hub.  Without root there is a single account,
+so one person is both student and instructor and nothing is protected from them: this shows the
+look of the Hub, not its safety.
 """
 
 from __future__ import annotations
@@ -46,19 +46,37 @@ START_SECONDS = 120
 
 @dataclass(frozen=True)
 class Members:
-    """A course on the Hub: its name, and the user names of the people in it."""
+    """A course on the Hub.
+
+    Attributes:
+        name: Name of the course.
+        grader: User name of the grader account.
+        instructors: User names of the instructors.
+        students: User names of the students.
+        notebooks: Names of the notebooks to release; empty for all.
+        settings: Further lines for the course's `nbgrader_config.py`.
+
+    """
 
     name: str
     grader: str
     instructors: tuple[str, ...]
     students: tuple[str, ...]
-    notebooks: tuple[str, ...] = ()  # of the release; none means all of them
-    settings: str = ""  # lines for the course's nbgrader_config.py
+    notebooks: tuple[str, ...] = ()
+    settings: str = ""
 
 
 @dataclass
 class Demonstration:
-    """The Hub and everything it needs, in one temporary folder; a context manager."""
+    """A Hub with everything it needs in one temporary folder; a context manager.
+
+    Attributes:
+        courses: The courses on the Hub; without root only the first one, with a single person.
+        folder: The temporary folder.
+        url: Address of the Hub.
+        passwords: Password by user name.
+
+    """
 
     courses: Sequence[Members]
     folder: Path = field(init=False)
@@ -81,16 +99,16 @@ class Demonstration:
 
     @property
     def exchange(self) -> Path:
-        """Where nbgrader hands assignments out and submissions in."""
+        """Root of nbgrader's exchange."""
         return self.folder / "exchange"
 
     @property
     def log(self) -> Path:
-        """What the Hub, its services and its servers print."""
+        """The log of the Hub, its services and its servers."""
         return self.folder / "state" / "hub.log"
 
     def home(self, user: str) -> Path:
-        """A user's home."""
+        """Home of a user."""
         return self.folder / "homes" / user
 
     def root(self, course: str) -> Path:
@@ -98,7 +116,7 @@ class Demonstration:
         return self.folder / "courses" / course / "root"
 
     def service_url(self, service: str) -> str:
-        """Address of a service, by its name on the Hub."""
+        """Address of a service with this name on the Hub."""
         return f"{self.url}/services/{service}"
 
     # -- life ------------------------------------------------------------------------------------
@@ -124,11 +142,11 @@ class Demonstration:
         self.close()
 
     def close(self) -> None:
-        """End every process, and remove accounts and files: those of this run, no others."""
+        """End all processes of this run, and remove its accounts and files."""
         try:
             if self._hub is not None:
                 assert self._hub.stdin is not None
-                self._hub.stdin.close()  # the lifeline ends the Hub and all it has started
+                self._hub.stdin.close()  # the lifeline then ends the Hub and all its processes
                 self._hub.wait()
             if self.as_root and self._run is not None:
                 accounts.remove(self._run, self.folder)
@@ -148,7 +166,7 @@ class Demonstration:
         for name in mnist.FILES:
             share_file(found / name, digits / name)
         self.exchange.mkdir()
-        # Everybody makes folders here, as nbgrader wants it; nobody renames another's.
+        # Writable for everybody, as nbgrader requires; the sticky bit protects others' folders.
         self.exchange.chmod(0o1777)
         if self.as_root:
             interpreter = share_interpreter(self.folder / "python")
@@ -160,7 +178,7 @@ class Demonstration:
             self._make_course(course)
 
     def _groups(self) -> dict[str, list[str]]:
-        """A Unix group per course: who is in none has no business in its part of the exchange."""
+        """The members of each course's Unix group, which protects its part of the exchange."""
         return {
             f"{accounts.GROUP_PREFIX}{course.name}": [
                 course.grader,
@@ -192,9 +210,9 @@ class Demonstration:
     def run(
         self, user: str, *command: str, course: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as this user, at home or (as the grader) in the course's root.
+        """Run a command as this user, at home or, given a `course`, in the course's root.
 
-        Raises UserError when it fails and `check` is set.
+        Raises UserError if it fails and `check` is set.
         """
         home = self.home(user) if self.as_root else Path.home()
         return run(
@@ -264,9 +282,9 @@ class Demonstration:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us, who then end the Hub
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the Hub
             )
-        # Asked directly: a proxy that does not know them yet would make error pages meanwhile.
+        # Ask the services directly; until the proxy knows them, it answers with error pages.
         for name, course in place["courses"].items():
             service = f"/services/{name}-autograder/health"
             self._wait_for(f"{course['autograder_url']}{service}")
@@ -286,7 +304,7 @@ class Demonstration:
 
 
 def _clean_environment() -> dict[str, str]:
-    """What the Hub needs of our environment; nothing that would tell servers about us."""
+    """The environment variables that the Hub needs; servers must not see any others."""
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(Path.home())}
 
 

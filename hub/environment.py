@@ -1,9 +1,9 @@
-"""The Python that people on the Hub run, and the one that graders run.
+"""The Python environments of students and graders on the Hub.
 
-What students run must be readable by them, and must not hold the hidden checks.  The kit's own
-`.venv` is neither: it may lie in a private home, and it imports `autograder`.  So the
-demonstration shares it under another name, by hard links where the disk allows that: nothing is
-downloaded, and hardly anything copied.
+The students' environment must be readable by them and must not contain the hidden checks.  The
+kit's own `.venv` qualifies for neither: it may be in a private home, and it imports `autograder`.
+It is therefore shared as another folder, by hard links where the disk allows them, without
+downloads and with few copies.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Of the interpreter: what is large, and what no notebook imports.
+# Large parts of the interpreter that no notebook imports.
 NOT_SHARED = {"site-packages", "test", "idlelib", "turtledemo", "__pycache__"}
 _READABLE, _EXECUTABLE = stat.S_IROTH, stat.S_IXOTH
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def is_public(path: Path) -> bool:
-    """Whether every account of this machine may read and run `path`."""
+    """Whether every account of this machine may read `path` and enter the folders above it."""
     return all(parent.stat().st_mode & _EXECUTABLE for parent in path.resolve().parents) and bool(
         path.stat().st_mode & _READABLE
     )
 
 
 def share(source: Path, target: Path, leave_out: Iterable[str] = (), link: bool = True) -> None:
-    """Make the tree `source` appear as `target`, readable by all; the source stays as it is.
+    """Reproduce the tree `source` as `target`, readable by all; the source is not changed.
 
-    Files are linked.  One that others may not read, that belongs to somebody else (who could
-    change it later), or that lies on another disk, is copied; without `link` all are.
+    Files are hard-linked.  A file is copied if others may not read it, if another account owns it
+    or may write to it (and could change it later), or if it is on another disk; without `link`,
+    all files are copied.
     """
     skipped = set(leave_out)
     target.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def share(source: Path, target: Path, leave_out: Iterable[str] = (), link: bool 
 
 
 def share_file(source: Path, target: Path, link: bool = True) -> None:
-    """Link or copy one file so that all may read it, and run it if its owner may."""
+    """Link or copy a file so that all may read it, and execute it if its owner may."""
     status = source.stat()
     mode = status.st_mode
     if (
@@ -68,12 +69,12 @@ def share_file(source: Path, target: Path, link: bool = True) -> None:
             pass
         else:
             return
-    shutil.copy2(source, target)  # ours, whoever owns the source
+    shutil.copy2(source, target)  # owned by us, whoever owns the source
     target.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
 
 
 def share_interpreter(folder: Path) -> Path:
-    """The interpreter below `.venv`, or a copy in `folder` if others cannot run it, or own it."""
+    """The interpreter of `.venv`; a copy in `folder` if others cannot run it, or one owns it."""
     base = Path(sys.base_prefix)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     original = (base / "bin" / name).resolve()
@@ -86,7 +87,7 @@ def share_interpreter(folder: Path) -> Path:
         share_file(path.resolve(), folder / "lib" / path.name)
     interpreter = folder / "bin" / name
     interpreter.parent.mkdir()
-    # Where a shared libpython is found stands in the program, as an absolute path.
+    # The program contains the absolute path of a shared libpython.
     content, there = original.read_bytes(), os.fsencode(base / "lib") + b"\0"
     here = b"$ORIGIN/../lib\0"
     if there in content and len(here) <= len(there):
@@ -97,7 +98,7 @@ def share_interpreter(folder: Path) -> Path:
 
 
 def share_environment(folder: Path, interpreter: Path) -> Path:
-    """The packages of the running environment as `folder`, without the kit; its Python."""
+    """Share the running environment, without the kit, as `folder`; return its Python."""
     source = Path(sys.prefix)
     kit = [entry.name for entry in _site_packages(source).iterdir() if _is_kit(entry.name)]
     _make_venv(folder, interpreter)
@@ -109,18 +110,18 @@ def share_environment(folder: Path, interpreter: Path) -> Path:
 
 
 def grader_environment(folder: Path, shared: Path) -> Path:
-    """An environment in `folder` with the kit, on top of the shared one; its Python."""
+    """Make an environment in `folder` with the kit, on top of the shared one; return its Python."""
     interpreter = (shared / "bin" / "python").resolve()
     _make_venv(folder, interpreter)
     kit = folder / "kit"
     share(ROOT / "autograder", kit / "autograder", ["__pycache__"], link=False)
     data = kit / "autograder" / "data"
-    if data.is_symlink():  # as it is in a checkout
+    if data.is_symlink():  # in a checkout
         data.unlink()
         share((ROOT / "autograder" / "data").resolve(), data, ["__pycache__", "mnist"], link=False)
     for entry in _site_packages(Path(sys.prefix)).glob("autograder-*.dist-info"):
         share(entry, kit / entry.name, link=False)
-    # In this order: graders import what students import, and the kit besides.
+    # Students' packages come first, so that graders import the same ones.
     (_site_packages(folder) / "kit.pth").write_text(f"{_site_packages(shared)}\n{kit}\n")
     (folder / "share").symlink_to(shared / "share")
     share(shared / "etc", folder / "etc", link=False)
@@ -148,7 +149,7 @@ def _make_venv(folder: Path, interpreter: Path) -> None:
 
 
 def _write_scripts(source: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Programs of the packages, starting with the Python of `folder`."""
+    """Write the packages' scripts with the Python of `folder` in their shebangs."""
     start = f"#!{folder / 'bin' / 'python'}\n"
     for path in source.iterdir():
         if path.is_symlink() or not path.is_file() or not wanted(path.name):

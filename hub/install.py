@@ -1,12 +1,11 @@
-"""Sets up a Hub of your own, or looks whether one is as it should be.
+"""Installs a Hub of your own, or checks an installation.
 
-    .venv/bin/python -m hub.install /etc/course-hub.toml            set up, as root
-    .venv/bin/python -m hub.install /etc/course-hub.toml --check    look, and change nothing
+    .venv/bin/python -m hub.install /etc/course-hub.toml            install, as root
+    .venv/bin/python -m hub.install /etc/course-hub.toml --check    check, and change nothing
 
-It runs from a clone of the repository, whose sources, configuration and locked environment it
-installs.  Setting up twice changes nothing; what is there already, and whatever belongs to a
-course, is left alone.  Exit status 0: all is well; 1: something is not as it should be; 2: the
-call or the settings are wrong.
+It runs from a clone of the repository and installs its sources, configuration and locked
+environment.  A second run changes nothing; existing accounts, folders and course files are kept.
+Exit status 0: all is well; 1: the checks found a fault; 2: wrong arguments or settings.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from hub.site import CourseOnSite, Place, Site
 
 
 def main() -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m hub.install", description="Set up a JupyterHub that grades courses."
     )
@@ -66,12 +65,12 @@ def main() -> int:
 
 
 def say(line: str) -> None:
-    """Tell what is being done."""
+    """Print a line about the progress."""
     print(line, flush=True)
 
 
 def advice(site: Site) -> str:
-    """How to start the Hub, and to stop it."""
+    """How to start the Hub."""
     by_hand = f"cd {site.state} && COURSE_HUB={site.description} {shlex.join(site.start)}"
     return (
         f"all is well; start the Hub with\n\n    systemctl enable --now {site.unit}\n\n"
@@ -81,9 +80,9 @@ def advice(site: Site) -> str:
 
 
 def install(site: Site) -> None:
-    """Bring about everything that is not there yet.
+    """Install everything that is missing or out of date.
 
-    Raises UserError when something stands in the way: another's account, folder or environment.
+    Raises UserError if an account, folder or environment of somebody else is in the way.
     """
     if not (Path(sys.prefix) / "bin" / "jupyterhub-singleuser").exists():
         raise UserError("run this with the clone's .venv/bin/python, which `make setup` makes")
@@ -111,7 +110,7 @@ def install(site: Site) -> None:
 
 
 def make_accounts(site: Site) -> None:
-    """Accounts and groups that are not there yet, and memberships that are missing."""
+    """Create missing accounts and groups, and add missing members."""
     for course in site.courses:
         for name in (course.grader, *course.people):
             make_account(name, Path(site.homes))
@@ -120,7 +119,10 @@ def make_accounts(site: Site) -> None:
 
 
 def make_account(name: str, homes: Path) -> None:
-    """An account with a private home and without a password, unless there is one."""
+    """Create an account with a private home and without a password, unless it exists.
+
+    Raises UserError if the account is root, or if the home of a new account exists already.
+    """
     try:
         if pwd.getpwnam(name).pw_uid == 0:
             raise UserError(f"the account {name} is root under another name")
@@ -135,7 +137,7 @@ def make_account(name: str, homes: Path) -> None:
 
 
 def make_group(name: str, members: list[str] | tuple[str, ...]) -> None:
-    """A group that has at least these members."""
+    """Create a group if it is missing, and add missing members."""
     try:
         present = set(grp.getgrnam(name).gr_mem)
     except KeyError:
@@ -151,7 +153,7 @@ def make_group(name: str, members: list[str] | tuple[str, ...]) -> None:
 
 
 def make_environments(site: Site) -> None:
-    """What students run, and on top of it what graders run."""
+    """Make the students' environment, and the graders' on top of it."""
     students = site.students_environment
     if not (students / "bin" / "jupyterhub-singleuser").exists() and students != site.shared:
         raise UserError(f"{students} is no environment with JupyterHub in it")
@@ -183,10 +185,16 @@ def replace_tree(
     in_place: bool = False,
     keep: bool = False,
 ) -> None:
-    """Make a tree of root's anew, unless its stamp says that it is current.
+    """Rebuild a tree that belongs to root, unless its stamp is current.
 
-    in_place: where its own address stands in it; then there is none for a while.  keep: the
-    folder itself stays, with its owner and mode.
+    Args:
+        target: Path of the tree.
+        make: Fills the folder that it is given.
+        stamp: Digest of everything that the tree depends on.
+        in_place: Build the tree at its final path, which its files contain; the tree is then
+            missing meanwhile.
+        keep: Keep the folder itself, with its owner and mode.
+
     """
     note = target.with_name(f".{target.name}.stamp")
     if target.is_dir() and note.exists() and note.read_text("utf-8") == stamp:
@@ -206,11 +214,11 @@ def replace_tree(
 
 
 def make_course(site: Site, course: CourseOnSite) -> None:
-    """A course's root and its part of the exchange, and its assignments in both."""
+    """Make a course's root and its part of the exchange, with its assignments in both."""
     root = site.root(course)
     if not root.exists():
         say(f"course {course.name}")
-        # Root works in a folder of its own, and hands it over when it is complete.
+        # Root fills a private folder, and hands it over when it is complete.
         new = root.with_name(f".{course.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -229,7 +237,10 @@ def make_course(site: Site, course: CourseOnSite) -> None:
 
 
 def bring(place: Place) -> None:
-    """Make a folder as it has to be.  Raises UserError when it is somebody else's."""
+    """Create a folder, or correct its owner, group and mode.
+
+    Raises UserError if it is not a folder, or belongs to somebody else.
+    """
     owner, group = pwd.getpwnam(place.owner).pw_uid, grp.getgrnam(place.group).gr_gid
     try:
         place.path.mkdir(mode=0o700)
@@ -238,7 +249,7 @@ def bring(place: Place) -> None:
     except FileExistsError:
         if place.path.lstat().st_uid not in (0, owner):
             raise UserError(f"{place.path} is there already, and somebody else's") from None
-    # Held by its descriptor: whatever takes its place meanwhile is not touched.
+    # Use a descriptor, so that nothing that replaces the folder meanwhile is touched.
     try:
         held = os.open(place.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
@@ -256,7 +267,7 @@ def bring(place: Place) -> None:
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Write a file of root's whole, unless it says that already."""
+    """Write a file atomically, unless it already has this content and mode."""
     with contextlib.suppress(FileNotFoundError):
         if path.read_text("utf-8") == text and stat.S_IMODE(path.stat().st_mode) == mode:
             return
@@ -269,7 +280,7 @@ def write(path: Path, text: str, mode: int) -> None:
 
 
 def digest(*parts: str | bytes) -> str:
-    """One word for all of this."""
+    """A SHA-256 digest of all parts, as hexadecimal digits."""
     found = sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -278,7 +289,7 @@ def digest(*parts: str | bytes) -> str:
 
 
 def digest_of(folder: Path) -> str:
-    """One word for the names and contents of all files below, bytecode and caches apart."""
+    """A digest of the names and contents of all files in a folder, without caches."""
     parts: list[str | bytes] = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not {"__pycache__", "mnist"} & set(path.parts):
@@ -287,7 +298,7 @@ def digest_of(folder: Path) -> str:
 
 
 def command(*words: str) -> None:
-    """Run one of the system's commands.  Raises UserError when it fails."""
+    """Run a system command.  Raises UserError if it fails."""
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:
         raise UserError(f"{words[0]} failed: {done.stderr.strip()}")

@@ -1,17 +1,16 @@
-"""JupyterHub for courses that grade themselves.
+"""JupyterHub's configuration for automatically graded courses.
 
-Everything that depends on the place is read from one JSON file, named by COURSE_HUB: who is who,
-which courses there are, where things lie.  `make hub` writes it for a demonstration, and
-`python -m hub.install` for a Hub of your own.  What follows is the same everywhere; what your
-institution wants otherwise stands in a file of its own, which is read last.
+All site-specific values (people, courses, paths) come from one JSON file, named by COURSE_HUB.
+`make hub` writes it for a demonstration, `python -m hub.install` for a Hub of your own.  The rest
+is the same everywhere; an institution's own settings are in a separate file, which is read last.
 
-Per course there are a Unix account, two groups and two services:
+Each course has a Unix account, two groups and two services:
 
-    grader account            owns the course's folder, where no student can look
+    grader account            owns the course's folder, which students cannot read
     nbgrader-<course>         the group of its students
-    formgrade-<course>        the group of its instructors, and of the grader account
+    formgrade-<course>        the group of its instructors and the grader account
     /services/<course>/       formgrader, and a JupyterLab for the notebooks' sources
-    /services/<course>-autograder/   grades what is handed in, and shows how the class does
+    /services/<course>-autograder/   grades submissions, and shows the results of the class
 """
 
 import json
@@ -36,12 +35,12 @@ c.JupyterHub.db_url = f"sqlite:///{place['state']}/jupyterhub.sqlite"
 c.JupyterHub.cookie_secret_file = f"{place['state']}/cookie_secret"
 c.ConfigurableHTTPProxy.api_url = place["proxy_url"]
 c.ConfigurableHTTPProxy.pid_file = f"{place['state']}/proxy.pid"
-# The proxy is pure Python here; npm's configurable-http-proxy serves larger classes.
+# This proxy is pure Python; npm's configurable-http-proxy serves larger classes.
 c.ConfigurableHTTPProxy.command = [
     sys.executable,
     "-c",
     "from configurable_http_proxy.cli import main; main()",
-    # It would give up after 20 seconds; Validate runs a whole notebook before it answers.
+    # The default is 20 seconds, but Validate runs a whole notebook before it answers.
     "--proxy-timeout=3600000",
 ]
 # Servers end with the Hub.
@@ -53,7 +52,7 @@ c.PasswordFile.passwords = place["passwords"]  # of a demonstration
 c.PAMAuthenticator.open_sessions = False
 c.Authenticator.allowed_users = instructors | students
 
-# -- their servers ------------------------------------------------------------------------------
+# -- users' servers -----------------------------------------------------------------------------
 c.JupyterHub.spawner_class = place["spawner"]
 c.Spawner.cmd = [f"{place['environment']}/bin/jupyterhub-singleuser"]
 c.Spawner.default_url = "/lab"
@@ -68,7 +67,7 @@ everyone = f"{place['jupyter']}/everyone"
 
 
 def jupyter_folders(spawner):
-    """Where Jupyter finds its configuration: the user's role switches Lab extensions on."""
+    """Jupyter's configuration path for a user, whose role decides which Lab extensions are on."""
     is_instructor = spawner.user.name in instructors
     return f"{place['jupyter']}/instructor:{everyone}" if is_instructor else everyone
 
@@ -80,9 +79,8 @@ c.Spawner.environment = {
 }
 
 # -- groups, roles and services of each course ---------------------------------------------------
-# What a user's server may do in the user's name: report that it is alive, and learn who the user
-# is and which groups (courses) the user has.  The last lines give nothing to those whose roles
-# have none of it.
+# The scopes of a user's server: report activity, and read the user's name and groups (courses).
+# The last lines have no effect for users whose roles do not grant these scopes.
 c.Spawner.server_token_scopes = [
     "users:activity!user",
     "access:servers!server",
@@ -132,8 +130,8 @@ for name, course in courses.items():
                 f"{course['environment']}/bin/jupyterhub-singleuser",
                 f"--ServerApp.root_dir={course['root']}",
                 "--ServerApp.default_url=/formgrader",
-                # The Hub's page of another user must not be able to frame this one.  Formgrader
-                # therefore opens in a tab; docs/hub.md says how to have it inside JupyterLab.
+                # Pages of other users on the Hub must not be able to frame this one, so formgrader
+                # opens in a tab; docs/hub.md explains how to have it inside JupyterLab.
             ],
             "user": grader if place["accounts"] else "",
             "cwd": course["root"],
@@ -153,6 +151,6 @@ for name, course in courses.items():
         },
     ]
 
-# -- what this institution wants otherwise ---------------------------------------------------------
+# -- the institution's own settings ----------------------------------------------------------------
 if place["extra"]:
     load_subconfig(place["extra"])  # noqa: F821  JupyterHub provides it

@@ -1,11 +1,11 @@
-"""Runs a command, and ends it with everything below it when whoever started this has gone.
+"""Runs a command, and ends it with all its descendants when the starter has ended.
 
     python -m hub.lifeline FOLDER COMMAND…
 
-Standard input is a pipe whose other end the starter holds: however the starter ends, the pipe
-does too.  Whatever loses its parent below here becomes a child of this process, so that its
-descendants are all that the command has left.  FOLDER is the demonstration's: a note there says
-which process this is, and the command runs in `state` below it.
+Standard input is a pipe whose other end the starter holds, so it closes however the starter ends.
+This process is a subreaper: orphaned descendants become its children, so its descendants are all
+processes of the command.  FOLDER is the demonstration's folder: a note in it identifies this
+process, and the command runs in `FOLDER/state`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from hub import processes
 from hub.accounts import LIFELINE
 from hub.processes import Process
 
-PATIENCE = 5.0  # seconds in which the Hub and its servers may end by themselves
-_SUBREAPER, _DEATH_SIGNAL = 36, 1  # of prctl
+PATIENCE = 5.0  # seconds for the Hub and its servers to end after SIGTERM
+_SUBREAPER, _DEATH_SIGNAL = 36, 1  # options of prctl
 _C = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> int:
-    """Run the command; its exit status, or 0 when the starter has gone."""
+    """Run the command; return its exit status, which is negative after a signal."""
     folder, *command = sys.argv[1:]
     me = Process.of(os.getpid())
     _control(_SUBREAPER, 1)
@@ -38,7 +38,7 @@ def main() -> int:
     note.touch(mode=0o600)
     note.write_text(json.dumps([me.pid, me.start]), encoding="utf-8")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the starter's to bear; the pipe says when
+        signal.signal(number, signal.SIG_IGN)  # only the pipe ends this process
     child = subprocess.Popen(
         command,
         cwd=Path(folder) / "state",
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _as_found() -> None:
-    """In the command's process: it hears signals again, and ends when this process is killed."""
+    """In the child process: reset the signals, and get SIGTERM when the parent is killed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     _control(_DEATH_SIGNAL, signal.SIGTERM)
@@ -66,7 +66,7 @@ def _left(child: subprocess.Popen[bytes], me: Process) -> list[Process]:
 
 
 def _bury(apart_from: int) -> None:
-    """Take leave of orphans that have ended, but not of the command, whose status is wanted."""
+    """Reap orphans that have ended, but not the command, whose status is still needed."""
     with contextlib.suppress(ChildProcessError):
         while True:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -1,4 +1,4 @@
-"""Logging in to a demonstration: each user's password stands in a file that root alone reads."""
+"""Login for a demonstration, with passwords from a file that only root can read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from traitlets import Dict, Unicode
 
 
 class PasswordFile(Authenticator):  # type: ignore[misc]
-    """Knows each user by a password of their own."""
+    """Authenticates each user by their own password."""
 
     passwords = Dict(key_trait=Unicode(), value_trait=Unicode(), help="Password by user name.").tag(
         config=True
     )
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
-        """Name of the user whose password this is; None for anyone else."""
+        """The name of the user if the password is right; otherwise None."""
         expected = self.passwords.get(data["username"])
         given = data["password"]
         if expected is not None and compare_digest(expected.encode(), given.encode()):

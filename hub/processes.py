@@ -1,6 +1,6 @@
-"""Processes that can be told apart for certain: a number is used again, number and start are not.
+"""Processes with an unambiguous identity: pids are reused, but not together with the start time.
 
-Whatever is ended here is named by both, and is looked at once more when it is already held.
+Signals are sent through a pidfd, after the identity has been checked again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from autograder.errors import UserError
 
 @dataclass(frozen=True)
 class Process:
-    """One process of this machine: its number, and its start in clock ticks since the boot."""
+    """One process of this machine.
+
+    Attributes:
+        pid: Its process id.
+        start: Its start time in clock ticks since boot.
+
+    """
 
     pid: int
     start: int
 
     @classmethod
     def of(cls, pid: int) -> Process:
-        """The process that has this number now.  Raises ProcessLookupError when none has."""
+        """The process that has this pid now.  Raises ProcessLookupError if there is none."""
         found = _status(pid)
         if found is None:
             raise ProcessLookupError(f"there is no process {pid}")
@@ -33,12 +39,12 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs; what has ended and waits for its parent does not."""
+        """Whether it is still running; zombies are not."""
         found = _status(self.pid)
         return found is not None and found.start == self.start and found.state not in "ZX"
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to this process, and to none that has got its number since."""
+        """Send a signal to this process, never to a later one with the same pid."""
         with contextlib.suppress(ProcessLookupError):
             held = os.pidfd_open(self.pid)
             try:
@@ -72,7 +78,7 @@ def _all() -> Iterator[tuple[Process, _Status]]:
 
 
 def descendants(ancestor: Process) -> list[Process]:
-    """What runs below a process, children of children included."""
+    """All running descendants of a process."""
     children: dict[int, list[tuple[Process, _Status]]] = {}
     for process, status in _all():
         children.setdefault(status.parent, []).append((process, status))
@@ -87,7 +93,7 @@ def descendants(ancestor: Process) -> list[Process]:
 
 
 def of_accounts(numbers: Iterable[int], since: int) -> list[Process]:
-    """What runs under these user ids and started at `since` (clock ticks) or later."""
+    """Running processes of these user ids that started at `since` (clock ticks) or later."""
     wanted = set(numbers)
     return [
         process
@@ -97,15 +103,21 @@ def of_accounts(numbers: Iterable[int], since: int) -> list[Process]:
 
 
 def owners() -> set[int]:
-    """User ids under which something runs."""
+    """User ids of all processes."""
     return {status.owner for _, status in _all()}
 
 
 def end(running: Callable[[], list[Process]], patience: float = 0, seconds: float = 10) -> None:
-    """End what `running` lists, and what comes meanwhile, within `seconds`.
+    """End all processes that `running` lists, including those that start meanwhile.
 
-    For `patience` seconds they may end by themselves when they are asked to.  Raises UserError
-    when one does not end.
+    Args:
+        running: Lists the processes that are still running.
+        patience: Seconds for them to end after SIGTERM, before SIGKILL.
+        seconds: Seconds for them to end after SIGKILL.
+
+    Raises:
+        UserError: A process does not end in time.
+
     """
     begun = time.monotonic()
     asked: set[Process] = set()

@@ -1,6 +1,6 @@
-"""What an administrator decides about a Hub of their own, and where everything lies then.
+"""The settings of an installation, and the paths that follow from them.
 
-It stands in one TOML file; hub/example.toml is one, and says what each line means.
+An administrator writes the settings in one TOML file; hub/example.toml explains each line.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from hub.courses import EXCHANGE
 from hub.environment import ROOT
 
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
-_COURSE = re.compile(r"[a-z][a-z0-9-]{0,24}")  # in addresses, and in the names of groups
+_COURSE = re.compile(r"[a-z][a-z0-9-]{0,24}")  # used in addresses and in the names of groups
 _PAM = "jupyterhub.auth.PAMAuthenticator"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of the installation, and how it has to be: owner, group, mode."""
+    """A folder of the installation, with the required owner, group and mode."""
 
     path: Path
     owner: str
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class CourseOnSite:
-    """A course: who is in it, and which assignments it has."""
+    """A course, with the account names of its people and the names of its assignments."""
 
     name: str
     grader: str
@@ -43,18 +43,33 @@ class CourseOnSite:
 
     @property
     def group(self) -> str:
-        """The Unix group of everybody in the course."""
+        """Name of the Unix group of all people in the course."""
         return f"course-{self.name}"
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Instructors and students, each once."""
+        """Instructors and students, without duplicates."""
         return tuple(dict.fromkeys((*self.instructors, *self.students)))
 
 
 @dataclass(frozen=True)
 class Site:
-    """An installation: everything lies below `folder`, which belongs to root."""
+    """An installation; everything is below `folder`, which belongs to root.
+
+    Attributes:
+        folder: The folder of the installation.
+        courses: The courses on the Hub.
+        url: Address at which the Hub answers.
+        first_port: First of the further ports on 127.0.0.1: two for the Hub, two for each course.
+        homes: Folder for the homes of new accounts.
+        graders: Name of the Unix group of all grader accounts.
+        environment: The students' own environment; empty to use the shared one.
+        authenticator: JupyterHub's authenticator class.
+        spawner: JupyterHub's spawner class.
+        extra: A file in JupyterHub's configuration language, read last; empty for none.
+        source: The TOML file.
+
+    """
 
     folder: Path
     courses: tuple[CourseOnSite, ...]
@@ -66,11 +81,11 @@ class Site:
     authenticator: str = _PAM
     spawner: str = "jupyterhub.spawner.LocalProcessSpawner"
     extra: str = ""
-    source: Path = field(default=Path(), compare=False)  # the TOML file
+    source: Path = field(default=Path(), compare=False)
 
     @classmethod
     def read(cls, path: Path) -> Site:
-        """What a TOML file says.  Raises UserError when it says something else than it should."""
+        """Read a TOML file.  Raises UserError if it is not valid."""
         try:
             said = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -112,37 +127,37 @@ class Site:
 
     @property
     def shared(self) -> Path:
-        """The locked environment without the kit: the Hub runs it, and graders on top of it."""
+        """The locked environment without the kit; the Hub and the graders' environment use it."""
         return self.folder / "env"
 
     @property
     def students_environment(self) -> Path:
-        """What students run."""
+        """The environment of students."""
         return Path(self.environment) if self.environment else self.shared
 
     @property
     def graders_environment(self) -> Path:
-        """What graders run, of all courses; with the kit, so closed to everybody else."""
+        """The environment of all courses' graders; it has the kit, so others cannot enter it."""
         return self.folder / "grader"
 
     @property
     def kit(self) -> Path:
-        """Where the Hub's configuration is imported from."""
+        """The folder from which the Hub imports its configuration."""
         return self.folder / "kit"
 
     @property
     def exchange(self) -> Path:
-        """Where assignments are handed out, and submissions in."""
+        """Root of nbgrader's exchange."""
         return self.folder / "exchange"
 
     @property
     def mnist(self) -> Path:
-        """The digits, for everybody."""
+        """The MNIST files, readable for everybody."""
         return self.folder / "mnist"
 
     @property
     def state(self) -> Path:
-        """What the Hub remembers; for root alone."""
+        """The Hub's state, for root only."""
         return self.folder / "state"
 
     @property
@@ -156,27 +171,27 @@ class Site:
         return self.folder / "course-hub.service"
 
     def root(self, course: CourseOnSite) -> Path:
-        """A course's root, which its grader alone can enter."""
+        """A course's root, which only its grader can enter."""
         return self.folder / "courses" / course.name
 
     def places(self) -> Iterator[Place]:
-        """Folders of the whole Hub whose owner and mode matter, those above before those below."""
+        """The Hub's folders with required owners and modes, parents first."""
         yield Place(self.folder, "root", "root", 0o755)
         for name in ("kit", "mnist", "courses"):
             yield Place(self.folder / name, "root", "root", 0o755)
         yield Place(self.graders_environment, "root", self.graders, 0o750)
         yield Place(self.state, "root", "root", 0o700)
-        yield Place(self.exchange, "root", "root", 0o1777)  # nbgrader wants it open to everybody
+        yield Place(self.exchange, "root", "root", 0o1777)  # nbgrader requires it to be writable
 
     def places_of(self, course: CourseOnSite) -> Iterator[Place]:
-        """Folders of a course whose owner and mode matter."""
+        """A course's folders with required owners and modes, parents first."""
         yield Place(self.root(course), course.grader, course.group, 0o700)
         for name, mode in EXCHANGE.items():
             path = self.exchange / course.name / name
             yield Place(path, course.grader, course.group, mode)
 
     def place(self) -> dict[str, Any]:
-        """What the Hub's configuration is told."""
+        """The content of `description`."""
         here = "http://127.0.0.1"
         ports = iter(range(self.first_port, 65_536))
         return {
@@ -210,12 +225,12 @@ class Site:
 
     @property
     def start(self) -> list[str]:
-        """The command that starts the Hub, as root, with COURSE_HUB naming `description`."""
+        """The command that starts the Hub; run it as root, with COURSE_HUB naming `description`."""
         python = str(self.shared / "bin" / "python")
         return [python, "-m", "jupyterhub", "-f", str(self.kit / "hub" / "jupyterhub_config.py")]
 
     def unit_text(self) -> str:
-        """The systemd unit: the Hub, which starts each course's services under its grader."""
+        """The content of the systemd unit."""
         return _UNIT.format(
             description=self.description,
             state=self.state,

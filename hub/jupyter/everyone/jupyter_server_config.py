@@ -1,7 +1,7 @@
-"""Everyone's server on the Hub: JupyterLab says in words why nbgrader refused something.
+"""Jupyter server configuration for everyone on the Hub: readable refusals from nbgrader.
 
-nbgrader answers its own refusals with a traceback, which JupyterLab shows to the student.  The
-traceback stays in the server's log.
+nbgrader answers a refusal with a traceback, which JupyterLab shows to the student.  Here the answer
+is the error message only; the traceback remains in the server's log.
 """
 
 import functools
@@ -9,12 +9,12 @@ import textwrap
 
 from nbgrader.server_extensions.assignment_list.handlers import AssignmentList
 
-REFUSAL = "ExchangeError: "  # what nbgrader raises when it is the student who has to do something
-WIDTH = 90  # columns; the dialog breaks no lines
+REFUSAL = "ExchangeError: "  # raised when the student has to do something
+WIDTH = 90  # columns; the dialog does not wrap lines
 
 
 def in_words(action):
-    """`action`, a method of AssignmentList, with nothing but the message in its refusals."""
+    """Wrap `action`, a method of AssignmentList, so that refusals hold only the message."""
 
     @functools.wraps(action)
     def answer(self, *args, **kwargs):

@@ -1,7 +1,7 @@
-"""nbgrader for everyone on the Hub: the exchange, and what may be handed in.
+"""nbgrader's configuration for everyone on the Hub: the exchange, and limits on submissions.
 
-A student could overrule this file, as it is read by the student's own server.  It keeps honest
-submissions small and says early what is wrong; what is graded is bounded by the autograder.
+The student's own server reads this file, so a student can override it.  It keeps honest submissions
+small and reports problems early; the autograder enforces the actual limits.
 """
 
 import os
@@ -13,14 +13,14 @@ from nbgrader.utils import find_all_notebooks, ignore_patterns
 c = get_config()  # noqa: F821  nbgrader provides it
 
 c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE", "/srv/nbgrader/exchange")
-c.Exchange.path_includes_course = True  # students find a course's work in a folder of its name
-if "JUPYTERHUB_USER" in os.environ:  # someone's server: the Hub's groups say which courses
+c.Exchange.path_includes_course = True  # each course has its own folder in a student's home
+if "JUPYTERHUB_USER" in os.environ:  # in a user's server, the Hub's groups give the courses
     c.Authenticator.plugin_class = JupyterHubAuthPlugin
 
 # Validate runs the notebook on the student's own server, training included.
 c.Execute.timeout = 1800
 
-# What does not travel.  Of a checkpoint, only the last step's tensors are graded.
+# Files that are not submitted.  Only the last checkpoint's tensors are graded.
 c.CourseDirectory.ignore = [
     ".ipynb_checkpoints",
     "*.pyc",
@@ -30,24 +30,24 @@ c.CourseDirectory.ignore = [
     "*.meta",
 ]
 c.CourseDirectory.max_file_size = 50_000  # kB; the tensors of chapter 4 are 39 300
-c.CourseDirectory.max_dir_size = 60_000  # kB, of what travels
+c.CourseDirectory.max_dir_size = 60_000  # kB, of the submitted files
 
 
 class BoundedSubmit(ExchangeSubmit):
-    """`nbgrader submit` that looks at notebooks and sizes before it copies anything."""
+    """`nbgrader submit` with a check of notebooks and sizes before it copies anything."""
 
     def do_copy(self, src, dest, log=None):
-        """Copy what is handed in; of the copy that stays at home, only the notebooks."""
+        """Copy the submission; the local copy in the cache gets the notebooks only."""
         include = self.coursedir.include
         try:
             if os.path.abspath(dest).startswith(os.path.abspath(self.cache_path) + os.sep):
-                self.coursedir.include = ["*.ipynb"]  # enough to find the feedback again
+                self.coursedir.include = ["*.ipynb"]  # enough to find the feedback later
             super().do_copy(src, dest, log)
         finally:
             self.coursedir.include = include
 
     def init_src(self):
-        """Find the folder to hand in, and refuse it when it is too large."""
+        """Find the folder to submit; refuse it if it is too large."""
         super().init_src()
         limits = self.coursedir.max_file_size, self.coursedir.max_dir_size
         for path, size in self._travelling():
@@ -67,7 +67,7 @@ class BoundedSubmit(ExchangeSubmit):
             )
 
     def check_filename_diff(self):
-        """Refuse a folder without any notebook of the assignment; warn when some are missing."""
+        """Refuse a folder without any notebook of the assignment; warn if some are missing."""
         wanted = sorted(find_all_notebooks(self.release_path))
         found = {os.path.relpath(path, self.src_path): size for path, size in self._travelling()}
         if not any(found.get(name) for name in wanted):
@@ -82,11 +82,11 @@ class BoundedSubmit(ExchangeSubmit):
         super().check_filename_diff()
 
     def get_size(self, root):
-        """Bytes that would be copied from `root`; nbgrader's own count includes the rest."""
+        """Size in bytes of the files to copy; nbgrader's own count includes ignored files."""
         return sum(size for _, size in self._travelling())
 
     def _travelling(self):
-        """Every file that would be copied, with its size in bytes."""
+        """(path, size in bytes) of every file to copy."""
         ignored = ignore_patterns(exclude=self.coursedir.ignore, include=self.coursedir.include)
         for folder, folders, files in os.walk(self.src_path, followlinks=True):
             left_out = set(ignored(folder, [*folders, *files]))
