@@ -1,1 +1,1 @@
-"""How fast grading is, against stock Jupyter and stock nbgrader on the same submissions."""
+"""Benchmarks of grading against stock Jupyter and stock nbgrader on the same submissions."""

@@ -1,6 +1,6 @@
-"""`make bench`, or `python -m benchmarks`: measure everything, side by side, and write it down.
+"""`make bench` or `python -m benchmarks`: run all measurements and write the results.
 
-What is finished is kept, so that an interrupted run goes on where it was.
+Finished measurements are cached, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
     course_in = (work / "course", course, executed)
-    # The two sides of a comparison follow each other.
+    # The two sides of a comparison run one after the other.
     plan: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "kernel start": (measure.kernel_start, (3,)),
         "small class": (measure.our_class, (*course_in, submissions, jobs)),
@@ -71,7 +71,7 @@ def main(
 
 
 def _key(course: Course, arguments: tuple[Any, ...]) -> str:
-    """What a measurement depends on: the code, and what it was asked to do."""
+    """The cache key of a measurement: a digest of the code and of its integer arguments."""
     engine = Engine(course, 1)
     jobs = [engine.job("", ASSIGNMENT, name) for name in course.notebooks(ASSIGNMENT)]
     parts = [*map(versions, jobs), repr([a for a in arguments if isinstance(a, int)])]

@@ -1,4 +1,4 @@
-"""The courses that are measured: ours, and one with nbgrader as it comes."""
+"""The courses to measure: ours, and one with stock nbgrader."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autograder.engine.notebook import is_solution
 from autograder.errors import UserError
 
 ASSIGNMENT = "ch4-cnn"
-# Stock nbgrader stops a cell after 30 s, which no honest training survives.
+# Stock nbgrader stops a cell after 30 s, which is too short for the training.
 STOCK_CONFIG = """
 c = get_config()
 c.CourseDirectory.course_id = "stock"
@@ -32,12 +32,18 @@ def students(count: int) -> list[str]:
 def make(
     root: Path, ours: Course, executed: Path, count: int, stock: bool, steps: int = 0
 ) -> Course:
-    """A course in `root` with `count` correct submissions, which nbgrader knows, ungraded.
+    """Make a course with correct, ungraded submissions; nbgrader knows the assignment.
 
-    executed: the folder of the executed solutions, with the checkpoint that is handed in.
-    stock: give it nbgrader's own configuration instead of ours.
-    steps: training steps after which the loop of notebook 4 ends; 0 for all of them.
-    Each submission differs from the others in every notebook, so that no result serves twice.
+    The submissions differ in every notebook, so that no cached result is used twice.
+
+    Args:
+        root: The course's root.
+        ours: The course to copy.
+        executed: The folder of the executed solutions, with the checkpoint to submit.
+        count: Number of submissions.
+        stock: Use nbgrader's own configuration instead of ours.
+        steps: Training steps after which the loop of notebook 4 ends; 0 for all of them.
+
     """
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
@@ -63,9 +69,9 @@ def make(
 
 
 def run(root: Path, *command: str, **environment: str) -> str:
-    """Run one of the commands of this environment in a course; what it printed.
+    """Run a command of this environment in a course; return its standard output.
 
-    Raises UserError when it fails.
+    Raises UserError if it fails.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The measurements; each returns plain data: seconds, bytes, counts."""
+"""The measurements; each returns seconds, bytes and counts as plain data."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Measured = dict[str, Any]
 
 
 def kernel_start(times: int) -> Measured:
-    """Seconds from asking for a kernel to the end of its first cell that uses TensorFlow."""
+    """Seconds from requesting a kernel to the end of its first cell, which uses TensorFlow."""
     began = time.perf_counter()
     with WarmInterpreter() as warm:
         place = sandbox(warm)
         warming = time.perf_counter() - began
         ours, stock = [], []
-        for _ in range(times):  # side by side: what else the machine does meets both
+        for _ in range(times):  # alternate, so that other load affects both alike
             ours.append(_first_cell_of_ours(place))
             stock.append(_first_cell_of_stock())
     return {
@@ -87,9 +87,15 @@ def _quiet() -> dict[str, str]:
 
 
 def stock_class(root: Path, ours: Course, executed: Path, sample: int, steps: int) -> Measured:
-    """Stock `nbgrader autograde` of `sample` of the submissions.
+    """Measure stock `nbgrader autograde` on `sample` submissions.
 
-    steps: training steps after which its loops end; 0 for the whole training.
+    Args:
+        root: Root of the course to make.
+        ours: The course to copy.
+        executed: The folder of the executed solutions.
+        sample: Number of submissions.
+        steps: Training steps after which their loops end; 0 for the whole training.
+
     """
     make(root, ours, executed, sample, stock=True, steps=steps)
     began = time.perf_counter()
@@ -105,13 +111,13 @@ def stock_class(root: Path, ours: Course, executed: Path, sample: int, steps: in
     with Database(f"sqlite:///{root / 'gradebook.db'}") as database:
         scores = [(s.score, s.max_score) for s in database.find_assignment(ASSIGNMENT).submissions]
     assert len(scores) == sample
-    if not steps and any(score < most - 3 for score, most in scores):  # 3 are given by a person
+    if not steps and any(score < most - 3 for score, most in scores):  # 3 are graded by hand
         raise UserError(f"stock nbgrader did not run the notebooks as it should: {scores}")
     return {"submissions": sample, "seconds": took, "per submission": took / sample}
 
 
 def our_class(root: Path, ours: Course, executed: Path, count: int, jobs: int) -> Measured:
-    """`autograder grade` over a class: seconds, and the peak memory of each kind of process."""
+    """Measure `autograder grade` on a class: seconds, and peak memory by kind of process."""
     make(root, ours, executed, count, stock=False)
     command = [sys.executable, "-m", "autograder", "grade", ASSIGNMENT, "--jobs", str(jobs)]
     began = time.perf_counter()
@@ -140,9 +146,11 @@ def our_class(root: Path, ours: Course, executed: Path, count: int, jobs: int) -
 
 
 class MemoryWatch(threading.Thread):
-    """Looks at the processes of a command five times a second.
+    """Samples the memory of a command's processes five times a second.
 
-    peak: the largest anonymous memory, bytes, that one process of each kind had.
+    Attributes:
+        peak: Largest anonymous memory in bytes of a single process, by kind.
+
     """
 
     def __init__(self, pid: int) -> None:
@@ -151,7 +159,7 @@ class MemoryWatch(threading.Thread):
         self.peak: dict[str, int] = {}
 
     def run(self) -> None:
-        """Look until the command ends."""
+        """Sample until the command ends."""
         while self._command.is_running() and self._command.status() != psutil.STATUS_ZOMBIE:
             try:
                 family = [self._command, *self._command.children(recursive=True)]
@@ -175,7 +183,7 @@ class MemoryWatch(threading.Thread):
 
 
 def _anonymous(pid: int) -> int:
-    """Bytes of memory of a process that are no file; shared with its parent after a fork or not."""
+    """Anonymous memory of a process in bytes, including pages shared with its parent by a fork."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
@@ -183,9 +191,9 @@ def _anonymous(pid: int) -> int:
 
 
 def overhead(root: Path, ours: Course, executed: Path, count: int) -> Measured:
-    """Our seconds per submission beyond those of the student's cells, one notebook at a time.
+    """Measure our seconds per submission beyond the student's cells, one notebook at a time.
 
-    Of `count` submissions the first does not count: it pays for imports and verified data.
+    The first of `count` submissions is ignored, because it includes imports and data verification.
     """
     course = make(root, ours, executed, count, stock=False)
     submissions: list[dict[str, float]] = []

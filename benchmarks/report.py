@@ -1,4 +1,4 @@
-"""Writes down what was measured: as data, and as a page to read."""
+"""Writes the results, as data and as a readable page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MB = 1 << 20
 
 
 def machine() -> dict[str, Any]:
-    """What the machine is, without its name."""
+    """A description of the machine, without its name."""
     fields = dict(
         line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line
     )
@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
 
 
 def summary(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows: what was measured, ours, stock, and how the two compare with what is wanted."""
+    """Rows of the table: measurement, ours, stock, and the comparison with its target."""
     kernel, whole, cut = found["kernel start"], found["stock, whole"], found["stock, cut short"]
     small, large, overhead = found["small class"], found["large class"], found["overhead"]
     ours = small["per submission"]
@@ -83,7 +83,7 @@ def summary(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def page(found: dict[str, Any], about: dict[str, Any]) -> str:
-    """The readable report, Markdown."""
+    """The readable report, in Markdown."""
     small, whole = found["small class"], found["stock, whole"]
     lines = [
         "# Results",
@@ -106,7 +106,7 @@ def page(found: dict[str, Any], about: dict[str, Any]) -> str:
 
 
 def write(folder: Path, found: dict[str, Any]) -> str:
-    """Write `results.json` and `results.md` into `folder`; the latter's text."""
+    """Write `results.json` and `results.md` into `folder`; return the text of the latter."""
     about = machine()
     text = page(found, about)
     content = json.dumps({"machine": about, "measured": found}, indent=1)
