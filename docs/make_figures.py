@@ -1,10 +1,10 @@
-"""Makes what the documents show: `thresholds.md`, its histograms, and a feedback page.
+"""Generates parts of the documentation: `thresholds.md`, its histograms, and a feedback page.
 
     python docs/make_figures.py               everything
     python docs/make_figures.py thresholds    thresholds.md and its histograms only
 
-The feedback page is a real one: notebook 1, half done and with one slip, is released, graded
-and given feedback in a temporary course.  The picture of it needs Chromium on the PATH.
+The feedback page is a real one: a temporary course releases notebook 1, grades a half-done
+submission with one mistake, and generates its feedback.  The screenshot needs Chromium on the PATH.
 """
 
 from __future__ import annotations
@@ -33,27 +33,34 @@ from autograder.checks.ch4_cnn import (  # noqa: E402
 )
 
 RECORD = ROOT / "autograder" / "checks" / "ch4_cnn" / "measured.json"
-LIMIT = 1e-4  # probability that a correct solution may fall beyond a bound
-LIMIT_OF_MISTAKES = 1e-3  # a mark too many does less harm than one that is missing
-MANY = 50  # seeds from which the shape of the tail can be seen
+LIMIT = 1e-4  # largest accepted probability that a correct solution falls beyond a bound
+LIMIT_OF_MISTAKES = 1e-3  # an undeserved point does less harm than a missing one
+MANY = 50  # seeds needed to see the shape of the tail
 
 
 # -- the model ---------------------------------------------------------------------------------
 
 
 def log_odds(share: np.ndarray) -> np.ndarray:
-    """From (0, 1) to the whole line: an accuracy near 1 is no longer squeezed."""
+    """The log-odds, which spread out accuracies near 1 over the real line."""
     return np.log(share / (1 - share))
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something measured on correct solutions, and the bound that a check sets for it.
+    """A quantity measured over many seeds, and the bound that a check sets for it.
 
-    kind, keys: where it stands in measured.json.
-    upper: whether values must stay below the bound, not above it.
-    scale: what makes the values roughly normal.
-    limit: how often chance may carry a solution across the bound.
+    Attributes:
+        name: Part of the histogram's file name.
+        title: Title in the page.
+        kind: Its key in measured.json.
+        keys: Keys below the seed, down to the value.
+        bound_name: Name of the bound in thresholds.py.
+        upper: Whether values must stay below the bound, rather than above.
+        scale: Transformation that makes the values roughly normal.
+        about: Description in the page.
+        limit: Largest accepted probability that chance carries a run across the bound.
+
     """
 
     name: str
@@ -81,11 +88,11 @@ class Quantity:
         return np.array(found, float)
 
     def beyond(self, values: np.ndarray) -> int:
-        """How many of the values the check would turn down."""
+        """Number of values beyond the bound."""
         return int(((values >= self.bound) if self.upper else (values <= self.bound)).sum())
 
     def failure(self, values: np.ndarray) -> float:
-        """Probability that one more correct solution falls beyond the bound; 1 without data."""
+        """Probability that one more run falls beyond the bound; 1 for fewer than three values."""
         if len(values) < 3:
             return 1.0
         sign = 1 if self.upper else -1
@@ -95,15 +102,15 @@ class Quantity:
 
 
 def normal_model(y: np.ndarray, bound: float) -> float:
-    """P(next > bound) when `y` (n,) comes from a normal distribution of unknown mean and spread."""
+    """P(next > bound) if `y` (n,) is normally distributed with unknown mean and deviation."""
     spread = y.std(ddof=1) * math.sqrt(1 + 1 / len(y))
     return student_tail((bound - y.mean()) / spread, len(y) - 1)
 
 
 def tail_model(y: np.ndarray, bound: float) -> float:
-    """P(next > bound) when the highest tenth of `y` (n,), sorted, falls off exponentially.
+    """P(next > bound) if the highest tenth of `y` (n,), sorted, decays exponentially.
 
-    0 for fewer than MANY values, of which the highest tenth says nothing.
+    0 for fewer than MANY values, too few to fit the tail.
     """
     if len(y) < MANY:
         return 0.0
@@ -254,17 +261,17 @@ interval on y = log₁₀ of the distance; `tests/test_checks_chance.py` demands
 
 
 def misjudged(entry: dict[str, float]) -> float:
-    """The probability that one more draw falls on the other side of the tolerance."""
+    """Probability that one more draw falls on the other side of the tolerance."""
     n, deviation = int(entry["seeds"]), entry["deviation"]
     if n < 2:
         return 1.0
-    # Distances are kept in three decimals.
+    # The record has three decimals, so the deviation may be rounded to 0.
     away = abs(entry["mean"]) / (max(deviation, 0.001) * math.sqrt(1 + 1 / n))
     return student_tail(away, n - 1)
 
 
 def samples_text(samples: dict[str, dict[str, float]]) -> str:
-    """The section about samples, for what has been measured."""
+    """The section about samples, with the measured values."""
     seeds = int(next(iter(samples.values()))["seeds"])
     rows = [
         f"| {name} | {10 ** entry['least']:.2g} | {10 ** entry['most']:.2g} "
@@ -275,7 +282,7 @@ def samples_text(samples: dict[str, dict[str, float]]) -> str:
 
 
 def grouped(number: float) -> str:
-    """A whole number with two significant digits, in groups of three."""
+    """A number in groups of three digits, from 100 on with two significant digits."""
     if number >= 100:
         digits = int(math.log10(number)) - 1
         number = round(number / 10**digits) * 10**digits
@@ -283,14 +290,14 @@ def grouped(number: float) -> str:
 
 
 def chance(probability: float) -> str:
-    """A probability as "1 in so many"."""
+    """A probability as text "1 in n"."""
     if probability < 1e-9:
         return "under 1 in a billion"
     return f"1 in {grouped(1 / probability)}" if probability < 0.5 else "not known yet"
 
 
 def thresholds_text(record: dict[str, Any]) -> str:
-    """The whole of thresholds.md for what has been measured."""
+    """The content of thresholds.md for the measured values."""
     parts = [HEAD.format(perfect=perfect(record))]
     rows = [
         "| | seeds | least | mean | most | bound | beyond | p |",
@@ -322,7 +329,7 @@ def thresholds_text(record: dict[str, Any]) -> str:
 
 
 def perfect(record: dict[str, Any]) -> str:
-    """How many correct ORENIST solutions get every image right."""
+    """A sentence on how many correct ORENIST solutions classify every image correctly."""
     count = len(record["orenist"])
     if not count:
         return "not every correct solution gets there in 200 steps."
@@ -338,7 +345,7 @@ def perfect(record: dict[str, Any]) -> str:
 
 
 def histogram(quantity: Quantity, values: np.ndarray, target: Path) -> None:
-    """Draw the values and the bound; the file is the same for the same values."""
+    """Draw the values and the bound; the same values give the same file."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -391,7 +398,7 @@ SHOWN = "ofe-04-edge-filter-check"
 
 
 def graded_page(root: Path) -> Path:
-    """Release, hand in, grade and give feedback on notebook 1 in a course at `root`."""
+    """Release, submit and grade notebook 1 in a course at `root`; return its feedback page."""
     import nbformat
 
     from autograder.course import Course
@@ -421,7 +428,7 @@ def graded_page(root: Path) -> Path:
 
 
 def run(root: Path, *command: str) -> None:
-    """Run a command of the environment in the course root.  Ends the program when it fails."""
+    """Run a module of the environment in the course root.  Exits if it fails."""
     beside = Path(sys.executable).parent
     environment = {
         **os.environ,
@@ -441,7 +448,7 @@ def skip(name: str) -> bool:
 
 
 def chromium() -> str:
-    """Where Chromium is.  Ends the program when there is none."""
+    """The path of Chromium.  Exits if there is none."""
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         found = shutil.which(name)
         if found:
@@ -450,7 +457,7 @@ def chromium() -> str:
 
 
 def photograph(page: Path, browser: str, target: Path) -> None:
-    """A picture of one grade cell of a feedback page: from its heading to its last check."""
+    """Take a screenshot of one grade cell of a feedback page, from heading to last check."""
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

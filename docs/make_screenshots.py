@@ -1,6 +1,6 @@
-"""Makes the pictures of docs/hub.md from a demonstration Hub: `python docs/make_screenshots.py`.
+"""Takes the screenshots in docs/hub.md from a demonstration Hub: `python docs/make_screenshots.py`.
 
-Needs root and Chromium, as the tests of the Hub do.
+Needs root and Chromium, like the tests of the Hub.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ DOCS = ROOT / "docs"
 
 
 def written(notebook: str, count: int) -> dict[str, str]:
-    """The first `count` solution cells, with one honest mistake."""
+    """The sources of the first `count` solution cells, with one mistake."""
     cells = [cell for cell in solved(source(notebook)).cells if is_solution(cell)]
     return {grade_id(c): c.source.replace("/ 23.0", "/ 25.0") for c in cells[:count]}
 
 
 def hand_in(student: Person, executed: Path, parts: dict[str, int]) -> None:
-    """Fetch, fill and submit as the student."""
+    """Fetch, fill in and submit the assignment as the student."""
     student.open_lab()
     student.open_list()
     student.fetch()
@@ -48,7 +48,7 @@ def hand_in(student: Person, executed: Path, parts: dict[str, int]) -> None:
 
 
 def main() -> None:
-    """Let three students hand in, and photograph what they and the instructor see."""
+    """Let three students submit, and take screenshots of their pages and the instructor's."""
     data = {"MNIST_DIR": mnist.fetch()}
     executed = Training(Course.at(ROOT), ASSIGNMENT).run(data, lambda notebook, line: None)
     amounts = (
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def photograph_student(lister: Person, reader: Person) -> None:
-    """Take the list of assignments with feedback, and a feedback page with a hint."""
+    """Capture the list of assignments with feedback, and a feedback page with a hint."""
     lister.fetch_feedback()
     lister.page.screenshot(path=DOCS / "hub-assignments.png")
     page = reader.read_feedback("1-orenist-filter")
@@ -78,7 +78,7 @@ def photograph_student(lister: Person, reader: Person) -> None:
 
 
 def photograph_dashboard(instructor: Person) -> None:
-    """Take the autograder's page."""
+    """Capture the autograder's page."""
     instructor.get(f"/services/{instructor.course}-autograder/")
     instructor.page.locator("table.students").wait_for()
     top = {"x": 0, "y": 0, "width": 1280, "height": 1400}
@@ -86,12 +86,12 @@ def photograph_dashboard(instructor: Person) -> None:
 
 
 def photograph_formgrader(instructor: Person) -> None:
-    """Take the written question in formgrader."""
+    """Capture the written question in formgrader."""
     instructor.get(
         f"/services/{instructor.course}/formgrader/gradebook/{ASSIGNMENT}/5-mnist-filters"
     )
     instructor.page.locator("#main-table a[href*=submissions]").first.click()
-    instructor.page.wait_for_load_state("networkidle")  # it scrolls by itself first
+    instructor.page.wait_for_load_state("networkidle")  # the page first scrolls by itself
     question = instructor.page.locator("input#mdr-08-background")
     question.focus()
     expect(question).to_be_in_viewport()
