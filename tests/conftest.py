@@ -1,4 +1,4 @@
-"""What several tests need: a warm interpreter, the solutions run for real, course roots."""
+"""Shared fixtures: a warm interpreter, the executed solutions, course roots."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def _no_unmarked_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmInterpreter]:
-    """A warm interpreter that is ready for orders."""
+    """A warm interpreter that is ready to fork."""
     with WarmInterpreter() as interpreter:
         yield interpreter.wait()
 
 
 @pytest.fixture(scope="module", params=[isolate.NAMESPACES, isolate.LANDLOCK])
 def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    """The sandbox of each level that this machine has."""
+    """A sandbox for each level of confinement that this machine supports."""
     if reason := refused(warm, request.param):
         pytest.skip(f"this machine refuses {request.param}: {reason}")
     return Sandbox(warm.address, request.param, warm.bounds_memory)
@@ -78,7 +78,7 @@ def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
 def solved_run() -> Path:
     """The folder of the executed solutions, with the checkpoint of 4000 steps.
 
-    They are run once, for real, and kept until a source changes.
+    They are run once, in full, and cached until a source changes.
     """
     data = {"MNIST_DIR": mnist.fetch()}
     return Training(Course.at(ROOT), ASSIGNMENT).run(data, lambda notebook, line: None)
@@ -86,7 +86,7 @@ def solved_run() -> Path:
 
 @pytest.fixture(scope="session")
 def saved(warm: WarmInterpreter, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small checkpoint, as a Saver writes it."""
+    """A folder with a small checkpoint written by a Saver."""
     folder = tmp_path_factory.mktemp("saved")
     notebook = new_notebook(cells=[new_code_cell(SAVE)])
     with NotebookRun(notebook, folder, sandbox=sandbox(warm), environment={}, seconds=60) as run:
@@ -97,12 +97,12 @@ def saved(warm: WarmInterpreter, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def course_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], CourseCopy]:
-    """Makes a course root in a folder of its own."""
+    """Makes a course root in a new folder."""
     return lambda: CourseCopy.make(tmp_path_factory.mktemp("course"))
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """What stands outside of the sandbox: files, sockets, a process."""
+    """Things outside the sandbox: files, sockets, a process."""
     with standing(tmp_path_factory.mktemp("outside")) as there:
         yield there

@@ -1,5 +1,5 @@
-"""Environments to run the kit in: from a wheel, below folders that others may not enter, and where
-the machine forbids what confines.
+"""Environments for running the kit: installed from a wheel, below private folders, and on machines
+that forbid the system calls of the sandbox.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from submissions import ROOT
 
-# Of pip's own settings none, and nothing that is imported from elsewhere.
+# Without pip's settings and without PYTHONPATH.
 CLEAN = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 
-# Becomes a program on a machine that forbids some system calls.
+# Forbids some system calls, then executes a program.
 _FORBIDDING = """
 import errno, os, sys
 import pyseccomp as seccomp
@@ -29,16 +29,16 @@ for name in sys.argv[1].split(","):
 rules.load()
 os.execvp(sys.argv[2], sys.argv[2:])
 """
-NAMESPACES = "unshare"  # without it there are none, as in many containers
+NAMESPACES = "unshare"  # without this call there are no namespaces, as in many containers
 
 
 def forbidding(*calls: str, python: str | Path = sys.executable) -> list[str]:
-    """The beginning of a command that runs where these system calls are forbidden."""
+    """A command prefix under which these system calls are forbidden."""
     return [str(python), "-c", _FORBIDDING, ",".join(calls)]
 
 
 def linked(source: Path, target: Path) -> None:
-    """Copy a tree by hard links, or where that cannot be by content; its links stay links."""
+    """Copy a tree by hard links, or by content where that fails; symbolic links are kept."""
 
     def link(one: str, other: str) -> None:
         try:
@@ -52,7 +52,7 @@ def linked(source: Path, target: Path) -> None:
 
 
 def installed_from_wheel(folder: Path) -> Path:
-    """A copy of this environment in `folder`, with the kit as pip installs it; its Python."""
+    """Copy this environment to `folder`, install the kit in it with pip; return its Python."""
     linked(Path(sys.prefix), folder)
     python = folder / "bin" / "python"
     sources = folder / "sources"
@@ -74,9 +74,9 @@ def installed_from_wheel(folder: Path) -> Path:
 
 
 def reachable(folder: Path, paths: Iterable[Path]) -> list[str]:
-    """Lines of shell that let every account reach `paths`, in a mount namespace of their own.
+    """Shell commands that let every account reach `paths`, to be run in a new mount namespace.
 
-    folder: where the lines may make folders, outside of those that are closed.
+    They may create folders in `folder`, which must be outside the closed ones.
     """
     below = [path for path in map(_in_root, paths) if path is not None]
     if not below:

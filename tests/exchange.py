@@ -1,4 +1,4 @@
-"""Courses with an exchange: students who hand in, and an engine that answers from a script."""
+"""Courses with an exchange and submitting students, graded by a scripted engine."""
 
 from __future__ import annotations
 
@@ -36,16 +36,19 @@ from autograder.record.gradebook import Gradebook
 FILTERS = NOTEBOOKS[0]
 ROOT_USER = os.geteuid() == 0
 SELF = pwd.getpwuid(os.geteuid()).pw_name
-# Accounts that every Linux system has: as root, submissions can be theirs.
+# Accounts of the system that can own submissions when the tests run as root.
 ACCOUNTS = [p.pw_name for p in sorted(pwd.getpwall(), key=lambda p: p.pw_uid) if 0 < p.pw_uid < 40]
 RIGHT = "# this is right"
 
 
 @dataclass
 class Scripted(Engine):
-    """An engine that runs nothing: a notebook is worth all its points if it says RIGHT.
+    """An engine that runs no code: a notebook gets all points if it contains RIGHT.
 
-    graded: jobs it was asked for, as (folder, notebook); before: called with each job first.
+    Attributes:
+        before: Called with each job before it is graded.
+        graded: Jobs so far, as (folder, notebook).
+
     """
 
     course: Course
@@ -63,7 +66,7 @@ class Scripted(Engine):
 
     def grade(self, jobs: Iterable[Job], force: bool = False) -> Iterator[tuple[Job, Graded]]:
         for job in jobs:
-            # What is only recalled while it is recorded is not asked for.
+            # Recording, on the main thread, only looks up results; that does not count.
             if threading.current_thread() is not threading.main_thread():
                 self.graded.append((job.submission, job.notebook))
             self.before(job)
@@ -84,7 +87,7 @@ class Scripted(Engine):
 
 @dataclass
 class Clock:
-    """The time, as a test sets it; it starts now."""
+    """A clock that a test sets; it starts at the current time."""
 
     now: float
 
@@ -94,7 +97,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Classroom:
-    """A course of one notebook, its exchange, and whoever hands in."""
+    """A course of one notebook, with its exchange and its students."""
 
     copy: CourseCopy
     exchange: Path
@@ -102,7 +105,7 @@ class Classroom:
 
     @classmethod
     def make(cls, folder: Path, template: CourseCopy, name: str = "deep-learning") -> Classroom:
-        """A course in `folder/<name>`, copied from `template`, with `folder/exchange`."""
+        """Make a course in `folder/<name>`, copied from `template`, with `folder/exchange`."""
         root = folder / name
         shutil.copytree(template.root, root)
         exchange = folder / "exchange"
@@ -127,7 +130,7 @@ class Classroom:
         return Course.at(self.copy.root)
 
     def configure(self, **settings: object) -> None:
-        """Add to the section AutograderService of the course's configuration."""
+        """Add settings to the section AutograderService of the course's configuration."""
         with (self.copy.root / "nbgrader_config.py").open("a") as file:
             for name, value in settings.items():
                 print(f"c.AutograderService.{name} = {value!r}", file=file)
@@ -148,7 +151,7 @@ class Classroom:
     # --- handing in ---
 
     def work(self, right: bool = False) -> Path:
-        """A folder that a student could hand in."""
+        """A folder to submit."""
         folder = self.exchange.parent / f"work-{secrets.token_hex(4)}"
         shutil.copytree(self.copy.root / "release" / ASSIGNMENT, folder)
         if right:
@@ -166,7 +169,7 @@ class Classroom:
         finished: bool = True,
         right: bool = False,
     ) -> Attempted:
-        """What `nbgrader submit` leaves in the exchange, owned by `student`."""
+        """Put a folder into the exchange as `nbgrader submit` would, owned by `student`."""
         work = folder or self.work(right)
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f UTC")
         random = base64.urlsafe_b64encode(os.urandom(9)).decode()
@@ -184,13 +187,13 @@ class Classroom:
         return Attempted(self, place, secret)
 
     def submit(self, home: Path, *prefix: str) -> subprocess.CompletedProcess[str]:
-        """`nbgrader submit`, in a folder that holds the assignment."""
+        """Run `nbgrader submit` in a folder that holds the assignment."""
         return self.nbgrader(home, "submit", ASSIGNMENT, prefix=prefix)
 
     def nbgrader(
         self, home: Path, *command: str, prefix: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """One of nbgrader's commands for students."""
+        """Run one of nbgrader's commands for students."""
         where = [f"--course={self.name}", f"--Exchange.root={self.exchange}"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JUPYTER")}
         return subprocess.run(
@@ -202,10 +205,10 @@ class Classroom:
             timeout=120,
         )
 
-    # --- what came of it ---
+    # --- the outcome ---
 
     def submissions(self) -> dict[str, float]:
-        """Student → score, out of the gradebook."""
+        """Student → score, from the gradebook."""
         return Gradebook(self.course).scores(ASSIGNMENT)
 
     def rows(self) -> int:
@@ -228,26 +231,26 @@ class Attempted:
     secret: str
 
     def page(self, notebook: str = FILTERS) -> str:
-        """What the student's Assignment list shows for a notebook; empty without feedback."""
+        """The page that the student's Assignment List shows for a notebook; empty without one."""
         digest = notebook_hash(secret=self.secret, notebook_id=notebook)
         path = self.classroom.exchange / self.classroom.name / "feedback" / f"{digest}.html"
         return path.read_text("utf-8") if path.exists() else ""
 
     @property
     def graded(self) -> bool:
-        """Whether nbgrader's feedback is there."""
+        """Whether the page is nbgrader's feedback."""
         return 'id="toc"' in self.page()
 
 
 def template(root: Path) -> CourseCopy:
-    """A course of the first notebook alone, known to its gradebook."""
+    """A course with only the first notebook, known to its gradebook."""
     course = CourseCopy.make(root)
     course.keep_first_notebook()
     return course
 
 
 def settle(reconciler: Reconciler, seconds: float = 60.0) -> None:
-    """Look, and wait until everything that follows is done."""
+    """Look at the exchange and wait for all work, until nothing is left to do."""
     for _ in range(20):
         reconciler.look()
         assert reconciler.settled(seconds)

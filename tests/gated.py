@@ -1,8 +1,8 @@
-"""A course whose hidden checks write down that they run, and wait at a gate when told to.
+"""A course whose hidden checks log their runs and can be held at a gate.
 
-Each notebook holds a number.  Its check appends a line to a log when it starts and another when
-it ends, so that a test can count how often anything was graded; where a gate of that number
-stands, it waits in between, so that a test can strike while a notebook is being graded.
+Each notebook holds a number.  Its check appends a line to a log when it starts and another when it
+ends, so a test can count how often it was graded.  While a gate for the number exists, the check
+waits between the two, so a test can interfere during grading.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from submissions import ROOT
 
 ASSIGNMENT = "gated"
 NOTEBOOKS = ("1-first", "2-second")
-PATIENCE = 120.0  # for whatever takes a second or two on an idle machine
+PATIENCE = 120.0  # seconds, for operations that take a few on an idle machine
 
 FORBIDDEN = "no-kernels"
 SITE = """
@@ -97,9 +97,13 @@ def _notebook() -> NotebookNode:
 
 @dataclass(frozen=True)
 class GatedCourse:
-    """The course, with one student per number; `students[n]` handed in the number n.
+    """The course, with one student per number.
 
-    root: the course root; place: log, gates, the checks, and the temporary files of its commands.
+    Attributes:
+        root: The course root.
+        place: The folder for log, gates, checks, and the commands' temporary files.
+        students: Names; `students[n]` submitted the number n.
+
     """
 
     root: Path
@@ -109,8 +113,8 @@ class GatedCourse:
     @classmethod
     @contextmanager
     def make(cls, root: Path, count: int) -> Iterator[GatedCourse]:
-        """A course that nbgrader knows, with `count` submissions; its processes end with it."""
-        # Short, for the socket paths; private, so that what is left there is ours.
+        """A course known to nbgrader with `count` submissions; its processes end with the block."""
+        # A short path, for sockets; private, so that all files in it belong to the course.
         place = Path(tempfile.mkdtemp(prefix="gated-"))
         course = cls(root, place, [f"s{n}" for n in range(count)])
         shutil.copy(ROOT / "nbgrader_config.py", root)
@@ -143,9 +147,9 @@ class GatedCourse:
 
     @staticmethod
     def write_checks(folder: Path, of_the_second: str = "") -> None:
-        """Write the hidden checks below `folder`, which is to be on Python's path.
+        """Write the hidden checks below `folder`, which must be on Python's path.
 
-        of_the_second: what is added to the module of the second notebook.
+        `of_the_second` is appended to the module of the second notebook.
         """
         checks = folder / "checks" / ASSIGNMENT
         checks.mkdir(parents=True, exist_ok=True)
@@ -158,11 +162,11 @@ class GatedCourse:
         )
 
     def forbid_kernels(self) -> None:
-        """Let every command fail that wants a warm interpreter."""
+        """Make every command fail that needs a warm interpreter."""
         (self.place / FORBIDDEN).touch()
 
     def allow_kernels(self) -> None:
-        """Take that back."""
+        """Undo `forbid_kernels`."""
         (self.place / FORBIDDEN).unlink()
 
     # --- gates and the log ---
@@ -171,41 +175,41 @@ class GatedCourse:
         return self.place / f"{kind} {number} {name}"
 
     def shut(self, number: int, name: str = NOTEBOOKS[0]) -> None:
-        """Let the check of this notebook wait until `open_gates`."""
+        """Hold the check of this notebook until its gate is opened."""
         self._sign("gate", number, name).touch()
 
     def open_gate(self, number: int, name: str = NOTEBOOKS[0]) -> None:
-        """Let the check of this notebook go on."""
+        """Release the check of this notebook."""
         self._sign("gate", number, name).unlink()
 
     def open_gates(self) -> None:
-        """Let every check go on."""
+        """Release all checks."""
         for gate in self.place.glob("gate *"):
             gate.unlink()
 
     def let_it_end_its_worker(self, number: int, name: str = NOTEBOOKS[0]) -> None:
-        """Let the check of this notebook end the process it runs in, past its gate, every time."""
+        """Make the check of this notebook end its worker process every time, after its gate."""
         self._sign("ends its worker", number, name).touch()
 
     def let_the_grader_fail(self, number: int, name: str, times: int) -> None:
-        """Let the check of this notebook meet, so often, what no submission can cause."""
+        """Make the check of this notebook raise a grader's fault this many times."""
         self._sign("breaks", number, name).write_text(str(times))
 
     def log(self, event: str) -> list[tuple[int, str, int]]:
-        """What was logged so far: the numbers, the notebooks, and the processes that did it."""
+        """(number, notebook, pid) of all log entries for this event."""
         lines = (line.split() for line in (self.place / "log").read_text().splitlines())
         return [(int(n), name, int(pid)) for what, n, name, pid in lines if what == event]
 
     def times_graded(self) -> Counter[tuple[int, str]]:
-        """How often each notebook was graded to the end."""
+        """How often the grading of each notebook was completed."""
         return Counter((number, name) for number, name, _ in self.log("end"))
 
     def all_notebooks(self) -> set[tuple[int, str]]:
-        """Every notebook of every student."""
+        """(number, name) of every notebook of every student."""
         return {(n, name) for n in range(len(self.students)) for name in NOTEBOOKS}
 
     def wait_for_start(self, number: int, name: str = NOTEBOOKS[0]) -> int:
-        """Wait until this notebook is being graded; the process that does it."""
+        """Wait until this notebook is being graded; return the pid of the worker."""
         wanted = (number, name)
         poll(lambda: wanted in [entry[:2] for entry in self.log("start")], f"start of {wanted}")
         return next(pid for *entry, pid in reversed(self.log("start")) if tuple(entry) == wanted)
@@ -213,7 +217,7 @@ class GatedCourse:
     # --- commands and their processes ---
 
     def environment(self) -> dict[str, str]:
-        """The environment of every command."""
+        """The environment variables of all commands."""
         return {
             **os.environ,
             "PYTHONPATH": str(self.place),
@@ -241,9 +245,9 @@ class GatedCourse:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def processes(self, *words: str) -> list[int]:
-        """Processes that a command of this course started, or its warm interpreter did.
+        """Processes of this course's commands and warm interpreters.
 
-        words: what their command line must hold.
+        Their command lines contain all of `words`.
         """
         found = []
         for entry in Path("/proc").iterdir():
@@ -260,20 +264,20 @@ class GatedCourse:
         return found
 
     def warm_interpreter_and_kernels(self) -> list[int]:
-        """The warm interpreter of the command that runs, and what it has forked."""
+        """The warm interpreter of the running command, then the processes it has forked."""
         family = self.processes("autograder.kernel.warm")
         return sorted(family, key=lambda pid: _parent(pid) in family)
 
     def nothing_is_left(self) -> None:
-        """See that no process and no temporary file of any command is left."""
+        """Assert that no process and no temporary file of any command is left."""
         poll(lambda: not self.processes(), lambda: f"end of {self.processes()}")
         poll(lambda: not self.temporary(), lambda: f"end of {self.temporary()}")
 
     def temporary(self) -> list[str]:
-        """What lies in the temporary folder of the commands."""
+        """Names in the temporary folder of the commands."""
         return [path.name for path in (self.place / "tmp").iterdir()]
 
-    # --- what was recorded ---
+    # --- results ---
 
     def results(self, student: str) -> dict[str, Any]:
         """A student's results.json."""
@@ -281,12 +285,12 @@ class GatedCourse:
         return json.loads(path.read_text("utf-8"))
 
     def written(self, student: str) -> tuple[int, int] | None:
-        """Which file a student's results.json is, and when it was written."""
+        """Inode and modification time of a student's results.json; None without one."""
         path = self.root / "autograded" / student / ASSIGNMENT / "results.json"
         return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
     def recorded(self) -> dict[str, list[float]]:
-        """Student → the scores of all grades that the gradebook holds."""
+        """Student → scores of all grades in the gradebook."""
         with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}") as gradebook:
             submissions = gradebook.find_assignment(ASSIGNMENT).submissions
             students = [submission.student.id for submission in submissions]
@@ -301,13 +305,13 @@ class GatedCourse:
             }
 
     def remembered(self) -> int:
-        """How many results are kept."""
+        """Number of results in the cache."""
         return len(list((self.root / ".autograder" / "results").rglob("*.json")))
 
     def no_file_is_half_written(self) -> None:
-        """See that every file of the course is whole."""
+        """Assert that every file of the course is complete."""
         for path in filter(Path.is_file, self.root.rglob("*")):
-            assert not path.name.startswith(".")  # as a file is called until it is whole
+            assert not path.name.startswith(".")  # the name of a file until it is complete
             if path.suffix == ".ipynb":
                 nbformat.validate(nbformat.read(path, 4))
             elif path.suffix == ".json":
@@ -315,7 +319,7 @@ class GatedCourse:
 
 
 def poll(holds: Callable[[], bool], what: str | Callable[[], str]) -> None:
-    """Wait until something holds; fail when it does not within PATIENCE seconds."""
+    """Wait until a condition holds; fail after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > deadline:
@@ -324,7 +328,7 @@ def poll(holds: Callable[[], bool], what: str | Callable[[], str]) -> None:
 
 
 def _heed_interrupts() -> None:
-    """Take back what a shell does to background commands, and to all that they start."""
+    """Restore SIGINT, which a shell ignores in background commands and their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

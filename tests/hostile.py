@@ -1,4 +1,4 @@
-"""Attacks on the grading, as data: what a student puts into a notebook or into the folder."""
+"""Attacks on the grading, as data: changes to a notebook or to its folder."""
 
 # ruff: noqa: E501  (lines of the attacks)
 
@@ -24,7 +24,7 @@ from autograder.engine.notebook import is_autograded, is_solution
 FILTERS = NOTEBOOKS[0]
 FULL = sum(max_points(FILTERS).values())
 GRAPH = "ofe-05-graph"
-# Limits for the class, so that nothing need be waited for.
+# Limits for the class, so that the tests need not wait long.
 SECONDS = 12
 LIMITS = {
     "memory": 768 << 20,
@@ -42,11 +42,11 @@ from autograder.kernel.child import Limits, Order
 NOTEBOOKS[{FILTERS!r}] = dataclasses.replace(NOTEBOOKS[{FILTERS!r}], seconds={SECONDS})
 run.Order = functools.partial(Order, limits=Limits(**{LIMITS!r}))
 """
-MARK = "kit-daemon"  # what processes of these attacks are called
+MARK = "kit-daemon"  # the name of the attacks' processes
 
 
 def points_with(*done: str) -> float:
-    """What FILTERS is worth with these solution cells."""
+    """Points of FILTERS with these solution cells."""
     return sum(expected_points(FILTERS, done).values())
 
 
@@ -60,11 +60,19 @@ Change = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Attack:
-    """One hostile submission, and all it is worth.
+    """One hostile submission, and its expected result.
 
-    row: of the list of threats; code: a cell in front of all others; last: one behind them;
-    cells: solution cells that are replaced; solved: whether the others are right; change: what
-    else is done to the folder; points: what the honest part is worth.
+    Attributes:
+        row: Row in the list of threats.
+        code: Source of a cell before all others.
+        last: Source of a cell after all others.
+        cells: Replaced solution cells.
+        solved: Whether the other solution cells are right.
+        change: A further change of the folder.
+        points: Points of the honest part.
+        status: Status of the notebook.
+        reason: Reason for the status.
+
     """
 
     row: int
@@ -91,7 +99,7 @@ def edit(change: Callable[[NotebookNode], None]) -> Change:
 
 
 def beside(**files: str) -> Change:
-    """Puts files into the folder; `__` in a name stands for a slash, `_dot_` for a dot."""
+    """Adds files to the folder; in names, `__` stands for a slash and `_dot_` for a dot."""
 
     def harm(folder: Path) -> None:
         for name, text in files.items():
@@ -233,7 +241,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 
 def liar(value: str) -> str:
-    """A responder that answers every question with arrays of one value."""
+    """A responder that answers every query with arrays of one value."""
     code = RESPONDER.replace("{SHAPES!r}", repr(SHAPES))
     return f"import builtins\nVALUE = {value}\n{code}"
 
@@ -467,12 +475,12 @@ MEMORY = "hog = []\nwhile True: hog.append(bytearray(32 << 20))"
 BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
 DISK = "n = 0\nwhile True:\n    n += 1\n    open(f'f{n % 50}', 'ab').write(bytes(8 << 20))"
 FILES = "n = 0\nwhile True:\n    n += 1\n    open(f'f{n}', 'w')"
-# Not faster than it is read: its own memory would end before.
+# No faster than the reader, or the kernel's own memory would run out first.
 PRINT = "import time\nwhile True:\n    print('x' * 10**6, flush=True)\n    time.sleep(0.01)"
 STOP = "import os, signal, time\nos.kill(0, signal.SIGSTOP)\nwhile True:\n    time.sleep(1)"
 ERASE = "import os, shutil\nshutil.rmtree('.', ignore_errors=True)\nos._exit(0)"
 
-# --- row 10 and 22: files that something would run ---
+# --- rows 10 and 22: files that a program might run ---
 
 RUN_ME = """
 import os
@@ -596,7 +604,7 @@ def odd_ids(notebook: NotebookNode) -> None:
 
 @edit
 def swap_cells(notebook: NotebookNode) -> None:
-    """Grade cells marked as solutions, with code of the student's in them, and the reverse."""
+    """Mark grade cells as solutions with student code in them, and solutions as grade cells."""
     for cell in notebook.cells:
         if is_autograded(cell) or is_solution(cell):
             mine = cell.metadata.nbgrader
@@ -620,7 +628,7 @@ def huge_number(folder: Path) -> None:
 
 
 def odd_names(folder: Path) -> None:
-    """Names that are no text, no markup and no line; each too large to be taken."""
+    """Make files whose names are not UTF-8, look like markup or span lines; all are too large."""
     (folder / "a[").mkdir()
     for name in (
         b"\xff\xfe.py",
@@ -636,7 +644,7 @@ def odd_names(folder: Path) -> None:
 
 
 def sparse_files(folder: Path) -> None:
-    """Twenty gigabytes that take no room."""
+    """Make sparse files of twenty gigabytes."""
     for number in range(100):
         (folder / f"big{number}.py").touch()
         os.truncate(folder / f"big{number}.py", 199 << 20)
@@ -669,7 +677,7 @@ def links_everywhere(folder: Path) -> None:
 
 
 def deep_folders(folder: Path) -> None:
-    """A folder deeper than a path can say."""
+    """Make a folder whose path is longer than the system's limit."""
     before = os.open(folder, os.O_RDONLY)
     for _ in range(40):
         os.mkdir("d" * 200, dir_fd=before)
@@ -680,14 +688,14 @@ def deep_folders(folder: Path) -> None:
     os.close(before)
 
 
-# --- row 19: what is shown to whoever opens the page ---
+# --- row 19: attacks on the reader of a page ---
 
-# Asks for a page of ours, if a browser ever runs or loads it.
+# A request for this address shows that a browser ran or loaded the text.
 BEACON = "http://beacon.invalid/"
 
 
 def png(width: int, height: int) -> str:
-    """The base64 of a PNG that claims this size; a bomb, if it is large."""
+    """The base64 of a PNG that claims this size, which is a bomb if the size is large."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -741,7 +749,7 @@ raise Hostile(PAGES[1])
 
 @edit
 def hostile_text(notebook: NotebookNode) -> None:
-    """Markdown, raw cells, attachments and metadata of the student's own."""
+    """Add hostile Markdown, raw cells, attachments and metadata."""
     for number, page in enumerate(PAGES):
         notebook.cells.insert(0, new_markdown_cell(page, id=f"md{number}"))
         notebook.cells.insert(0, new_raw_cell(page, id=f"raw{number}"))
@@ -778,16 +786,15 @@ HARD_CODED = {
     "    return np.zeros(np.shape(image))",
 }
 
-# What the visible checks show: the sum on the slide (1 of 5 parts of the points), and the size
-# of the result and that it contains floats (2 of 6).
+# Points for values that the visible checks show: the sum on the slide (1 of 5 parts), and the
+# size of the result and its float type (2 of 6).
 VISIBLE = round(
     max_points(FILTERS)["fig-4-3-neighbourhood-sum-check"] / 5
     + max_points(FILTERS)["fig-4-4-convolve-check"] * 2 / 6,
     2,
 )
 
-# What constants of the right shapes get: that of the filter (1 of 8 parts), and of its maps (1 of
-# 12).
+# Points for constants of the right shapes: the filter's (1 of 8 parts) and its maps' (1 of 12).
 SHAPES_ALONE = round(
     max_points(FILTERS)["ofe-04-edge-filter-check"] / 8
     + max_points(FILTERS)["ofe-05-graph-check"] / 12,
@@ -802,7 +809,7 @@ ATTACKS: dict[str, Attack] = {
     "control-channel": Attack(2, "import os\n" + CONTROL),
     "outputs-claimed": Attack(3, change=claim_outputs, status="unchanged"),
     "comparisons-patched": Attack(4, PATCHES),
-    # What it patches, matplotlib needs: it has no pictures.
+    # matplotlib needs what this patches, so there are no pictures.
     "comparisons-patched-solved-half": Attack(
         4,
         PATCHES,
@@ -812,7 +819,7 @@ ATTACKS: dict[str, Attack] = {
     ),
     "liars": Attack(5, LIARS),
     "stack-inspected": Attack(6, LOOKING, LOOKED),
-    # What a notebook gets, too, that writes constants of the right shapes: no more.
+    # No more points than a notebook gets with constants of the right shapes.
     "responder-says-zero": Attack(6, liar("0.0"), points=SHAPES_ALONE),
     "responder-says-one": Attack(6, liar("1.0"), points=SHAPES_ALONE),
     "threads-answer": Attack(6, LINE + MASTERS),
@@ -911,7 +918,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 def names_in_code(names: Mapping[str, object]) -> str:
-    """A cell's first lines: what stands outside, and where."""
+    """Assignments that give a cell these names."""
     return "".join(f"{name} = {value!r}\n" for name, value in names.items())
 
 
@@ -940,7 +947,7 @@ def hand_in(folder: Path, attack: Attack, names: Mapping[str, object]) -> None:
 
 
 def said(folder: Path) -> str:
-    """Everything that grading wrote into a folder, as one text."""
+    """All text that grading wrote into a folder."""
     return json.dumps(
         [
             path.read_text("utf-8", "replace")

@@ -1,8 +1,8 @@
 """Runs the released and the solved notebooks on a machine like Colab's: `make colab`.
 
-Like Colab's are Python, the packages (colab/requirements.txt) and `google.colab` (colab/google);
-each notebook begins in an empty folder, as it does there.  The environment (3 GB) is made once, in
-`.cache/`.  Where Python 3.12 is not installed, that is said and nothing is tested.
+Python, the packages (colab/requirements.txt) and `google.colab` (colab/google) are like Colab's,
+and each notebook starts in an empty folder.  The environment (3 GB) is made once, in `.cache/`.
+Without Python 3.12 the command says so and tests nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from autograder.engine.notebook import grade_id, solved
 VERSION = "3.12"
 COLAB = ROOT / "tests" / "colab"
 CHECKPOINT = {"checkpoint", "mdc_session-4000.index", "mdc_session-4000.data-00000-of-00001"}
-UNFINISHED = {"NotImplementedError", "NotDoneYet"}  # what cells of the release may end with
+UNFINISHED = {"NotImplementedError", "NotDoneYet"}  # errors that cells of the release may raise
 TRAINING = "mdc-07-train"
-# Before the training: of its steps only the first hundred are computed.
+# Runs before the training, so that only its first hundred steps are computed.
 FAST_MOTION = """
 def _in_fast_motion(run):
     steps = 0
@@ -59,7 +59,7 @@ def run(notebook: NotebookNode, machine: Path) -> None:
 
 
 def errors(notebook: NotebookNode, allowed: set[str]) -> list[str]:
-    """The errors of an executed notebook but those of the kinds `allowed`, one line each."""
+    """The errors of an executed notebook, except those named in `allowed`, one line each."""
     return [
         f"cell {grade_id(cell) or cell.id}: {output.ename}: {output.evalue}"
         for cell in notebook.cells
@@ -69,9 +69,9 @@ def errors(notebook: NotebookNode, allowed: set[str]) -> list[str]:
 
 
 def wrong(folder: Path, computer: Path) -> list[str]:
-    """What went wrong in all notebooks, in the order in which a student runs them.
+    """All errors in the notebooks, in the order in which a student runs them.
 
-    folder: where machines are made; computer: the student's.
+    The machines are folders below `folder`; `computer` is the student's.
     """
     found = []
     (computer / "course").mkdir(parents=True)
@@ -98,7 +98,7 @@ def wrong(folder: Path, computer: Path) -> list[str]:
 
 
 def quicken(notebook: NotebookNode) -> None:
-    """Put FAST_MOTION before the training, where there is one."""
+    """Insert FAST_MOTION before the training, if there is one."""
     for at, cell in enumerate(notebook.cells):
         if grade_id(cell) == TRAINING:
             notebook.cells.insert(at, nbformat.v4.new_code_cell(FAST_MOTION))
@@ -106,19 +106,19 @@ def quicken(notebook: NotebookNode) -> None:
 
 
 def kernel(python: Path, computer: Path) -> str:
-    """The specification of a kernel of `python` that takes itself for one of Colab's."""
+    """The kernel specification of `python` with a simulated Colab."""
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     variables = {
         "COLAB_COMPUTER": str(computer),
         "MNIST_DIR": str(mnist.fetch()),
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or the debugger warns in every kernel
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # otherwise the debugger warns in every kernel
         "PYTHONPATH": str(COLAB),
     }
     return json.dumps({"argv": command, "display_name": "Colab", "env": variables})
 
 
 def main() -> int:
-    """Exit status 0 when all notebooks are right, or there is no Python for them."""
+    """Test all notebooks; return 0 if they are right, or if there is no Python for them."""
     program = find(VERSION)
     if program is None:
         print(f"Python {VERSION} is not installed: nothing is known about Colab")

@@ -1,4 +1,4 @@
-"""What stands outside of the sandbox, and must stay unseen, untouched and alone."""
+"""Things outside the sandbox that a kernel must not see, change or contact."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from submissions import ROOT
 
 @dataclass(frozen=True)
 class Outside:
-    """Things of the grader's that a kernel must not reach."""
+    """The grader's files, sockets and process, which a kernel must not reach."""
 
     folder: Path
     tcp: socket.socket
@@ -29,7 +29,7 @@ class Outside:
 
     @property
     def names(self) -> dict[str, Any]:
-        """What attempts call these things."""
+        """The names of these things in an attack's code."""
         return {
             "OUTSIDE": str(self.folder),
             "SECRET_FILE": str(self.folder / "secret.txt"),
@@ -45,11 +45,11 @@ class Outside:
         }
 
     def given_to(self, source: str) -> str:
-        """`source` with these names in front."""
+        """`source` with assignments of these names before it."""
         return "\n".join([*(f"{name} = {value!r}" for name, value in self.names.items()), source])
 
     def look(self) -> tuple[Any, ...]:
-        """All of it that an attack could change."""
+        """A snapshot of everything that an attack could change."""
         status = (self.folder / "secret.txt").stat()
         return (
             sorted(path.name for path in self.folder.iterdir()),
@@ -62,7 +62,7 @@ class Outside:
         )
 
     def heard(self) -> list[str]:
-        """Which of the sockets were spoken to since last asked."""
+        """The sockets that have received something since the last call."""
         names = []
         for name in ("tcp", "abstract", "file"):
             with contextlib.suppress(BlockingIOError):
@@ -76,7 +76,7 @@ class Outside:
 
 @contextlib.contextmanager
 def standing(folder: Path) -> Iterator[Outside]:
-    """Put it up in `folder`, until the block ends."""
+    """Set these things up in `folder` until the block ends."""
     folder.chmod(0o755)
     (folder / "secret.txt").write_text(Outside.SECRET)
     sockets = {

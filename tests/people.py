@@ -1,4 +1,4 @@
-"""Someone in front of a browser: logs in to the Hub, and uses JupyterLab as people do."""
+"""Users in a browser, who log in to the Hub and work in JupyterLab."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_p
 
 from hub.demo import ASSIGNMENT, Demonstration
 
-PATIENCE = 120_000  # ms; a bound for a machine that is busy, not a measure
+PATIENCE = 120_000  # ms; generous, for a busy machine
 _ARGUMENTS = """
     --no-sandbox --disable-gpu --disable-background-networking --disable-component-update
     --disable-sync --no-first-run
 """.split()
 _LOCAL = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|(data|blob|about|file):")
 
-# Replaces cells of a notebook through the server's interface, as the student who is logged in.
+# Replaces cells of a notebook through the server's API, as the student who is logged in.
 _FILL = """async ([base, path, cells]) => {
     const url = `${base}api/contents/${path}`;
     const headers = {"X-XSRFToken": document.cookie.match(/_xsrf=([^;]*)/)[1]};
@@ -41,7 +41,7 @@ _FILL = """async ([base, path, cells]) => {
 
 
 def chromium() -> str:
-    """Path of Chromium.  Raises RuntimeError when it is not installed."""
+    """Path of Chromium.  Raises RuntimeError if it is not installed."""
     found = shutil.which("chromium")
     if found is None:
         raise RuntimeError(
@@ -61,7 +61,7 @@ def browser() -> Iterator[Browser]:
 
 
 def barriers(page: Any) -> list[tuple[str, str]]:
-    """What axe-core finds serious on a page, for people who read it: rule and element."""
+    """(rule, element) of the serious accessibility problems that axe-core finds on a page."""
     page.evaluate(
         resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
     )
@@ -74,7 +74,7 @@ def barriers(page: Any) -> list[tuple[str, str]]:
 
 
 class Person:
-    """Someone with a browser, logged in; `elsewhere` lists what was asked of other machines."""
+    """A logged-in user with a browser; `elsewhere` lists requests to other machines."""
 
     def __init__(
         self, hub: Demonstration, running: Browser, name: str, width: int = 1400, height: int = 900
@@ -105,12 +105,12 @@ class Person:
     # --- JupyterLab ---
 
     def open_lab(self) -> None:
-        """Start the server, and wait for JupyterLab."""
+        """Start the user's server and wait for JupyterLab."""
         self.get("/hub/spawn")
         self.page.get_by_role("menuitem", name="Nbgrader").wait_for()
 
     def nbgrader_menu(self) -> list[str]:
-        """What nbgrader's menu offers."""
+        """The entries of nbgrader's menu."""
         self.page.get_by_role("menuitem", name="Nbgrader").click()
         self.page.locator(".lm-Menu-item[data-type=command]").first.wait_for()
         labels = self.page.locator(".lm-Menu-item[data-type=command] .lm-Menu-itemLabel")
@@ -130,13 +130,13 @@ class Person:
         self.page.get_by_role("button", name="Submit", exact=True).wait_for()
 
     def fill(self, notebook: str, cells: Mapping[str, str]) -> None:
-        """Write cells of a fetched notebook, by their id."""
+        """Replace cells of a fetched notebook, by id."""
         path = f"{self.course}/{ASSIGNMENT}/{notebook}.ipynb"
         status = self.page.evaluate(_FILL, [f"/user/{self.name}/", path, dict(cells)])
         assert status == 200
 
     def validate(self, notebook: str) -> str:
-        """Press Validate; what the dialog says."""
+        """Press Validate; return the text of the dialog."""
         row = self.page.locator("#fetched_assignments_list .nested_list_item", has_text=notebook)
         if not row.is_visible():
             self.page.locator("#fetched_assignments_list a", has_text=ASSIGNMENT).first.click()
@@ -148,14 +148,14 @@ class Person:
         return text
 
     def submit(self) -> None:
-        """Press Submit, and see the submission in the list."""
+        """Press Submit, and wait for the submission in the list."""
         rows = self.page.locator("#submitted_assignments_list .nested_list_item")
         before = rows.count()
         self.page.get_by_role("button", name="Submit", exact=True).click()
         expect(rows).to_have_count(before + 1)
 
     def submit_in_vain(self) -> str:
-        """Press Submit; what the dialog says."""
+        """Press Submit, which is refused; return the text of the dialog."""
         self.page.get_by_role("button", name="Submit", exact=True).click()
         dialog = self.page.locator(".jp-Dialog")
         dialog.wait_for()
@@ -164,7 +164,7 @@ class Person:
         return text
 
     def fetch_feedback(self) -> Locator:
-        """Press the buttons until the list offers feedback; the link to the newest."""
+        """Press the buttons until the list offers feedback; return the link to the newest."""
         self.page.locator(".lm-TabBar-tab", has_text="Assignments").click()
         link = self.page.locator("#submitted_assignments_list a", has_text="view feedback")
         deadline = time.monotonic() + 300
@@ -173,11 +173,11 @@ class Person:
             self.page.locator("#refresh_assignments_list").click()
             button = self.page.get_by_role("button", name="Fetch Feedback")
             button.click()
-            self.page.wait_for_timeout(1000)  # the list says nothing while it looks
+            self.page.wait_for_timeout(1000)  # the list gives no sign while it loads
         return link.last
 
     def read_feedback(self, notebook: str) -> Page | object:
-        """Open a feedback page in JupyterLab; the frame that shows it."""
+        """Open a feedback page in JupyterLab; return the frame that shows it."""
         self.fetch_feedback().click()
         item = self.page.locator(".jp-DirListing-item", has_text=notebook)
         item.dblclick()
@@ -187,23 +187,23 @@ class Person:
 
     @property
     def course(self) -> str:
-        """The course in which this is a student or an instructor."""
+        """Name of the course in which this user is a student or an instructor."""
         return next(c.name for c in self.hub.courses if self.name in (*c.students, *c.instructors))
 
 
 def answers(hub: Demonstration, course: str) -> list[dict[str, object]]:
-    """What the service of a course has answered to attempts."""
+    """The answers that the service of a course has given to attempts."""
     return answers_in(hub.root(course))
 
 
 def answers_in(root: Path) -> list[dict[str, object]]:
-    """What the service in a course root has answered to attempts, out of its records."""
+    """The answers to attempts in the records of a course root."""
     folder = root / ".autograder" / "hub" / "answers"
     return [json.loads(path.read_text("utf-8")) for path in folder.glob("*/*.json")]
 
 
 def assert_gone(names: list[str], uids: set[int]) -> None:
-    """No account, no group and no process is left."""
+    """Assert that no account, group or process is left."""
     assert not {entry.pw_name for entry in pwd.getpwall()} & set(names)
     assert not [g.gr_name for g in grp.getgrall() if set(g.gr_mem) & set(names)]
     owners = set()

@@ -1,7 +1,7 @@
-"""Runs the matrix of machines on other Pythons: `make matrix`, or this file with their numbers.
+"""Runs the matrix of machines on other Pythons: `make matrix`, or this file with their versions.
 
-Each gets an environment of its own (3 GB) from the same hash-locked requirements.txt, in `.cache/`,
-and keeps it.  A Python that is not installed is named and passed over.
+Each Python gets its own environment (3 GB) in `.cache/`, from the same hash-locked
+requirements.txt; it is kept.  A Python that is not installed is reported and skipped.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VERSIONS = ("3.12", "3.13")  # beside 3.11, on which all tests run
+VERSIONS = ("3.12", "3.13")  # besides 3.11, on which all tests run
 
 
 def find(version: str) -> str | None:
-    """The program of a Python of this version, on the path or among pyenv's."""
+    """The executable of this Python version, on the path or among pyenv's."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path("~/.pyenv").expanduser())
     installed = sorted((pyenv / "versions").glob(f"{version}.*/bin/python{version}"))
     for program in [shutil.which(f"python{version}"), *map(str, reversed(installed))]:
-        # One of pyenv's stand-ins may answer that no such version is chosen.
+        # A shim of pyenv's may fail because the version is not selected.
         if program and subprocess.run([program, "-c", ""], capture_output=True).returncode == 0:
             return program
     return None
 
 
 def environment(name: str, program: str, requirements: Path, *, kit: bool = False) -> Path:
-    """The Python of an environment for `program`, made unless it is there and current.
+    """The Python of an environment for `program`, which is made unless it is current.
 
-    kit: whether the kit itself is installed in it.
+    With `kit`, the kit itself is installed in it.
     """
     folder = ROOT / ".cache" / name
     python, stamp = folder / "bin" / "python", folder / "kit-stamp"
@@ -55,7 +55,7 @@ def environment(name: str, program: str, requirements: Path, *, kit: bool = Fals
 
 
 def main(versions: list[str]) -> int:
-    """Exit status 0 when the matrix passed on every Python that is installed."""
+    """Run the matrix; return 0 if it passed on every installed Python."""
     failed = []
     for version in versions:
         program = find(version)

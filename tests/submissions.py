@@ -24,8 +24,8 @@ from autograder.kernel.notebook import answer
 ROOT = Path(__file__).parents[1]
 ASSIGNMENT = "ch4-cnn"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "source" / ASSIGNMENT).glob("*.ipynb"))
-PREFIX = "mdc_session-4000"  # of the checkpoint that is handed in
-# How many solution cells of each notebook the student "half" has written.
+PREFIX = "mdc_session-4000"  # of the submitted checkpoint
+# Number of solution cells that the student "half" has written in each notebook.
 HALF = dict(zip(NOTEBOOKS, (7, 3, 2, 4, 3), strict=True))
 
 
@@ -40,7 +40,7 @@ def solution_cells(name: str) -> list[str]:
 
 
 def expected_points(name: str, done: Collection[str]) -> dict[str, float]:
-    """Points per grade cell when exactly the solution cells in `done` are right."""
+    """Points per grade cell if exactly the solution cells in `done` are right."""
     points, before = {}, None
     for cell in source(name).cells:
         if is_solution(cell):
@@ -57,7 +57,7 @@ def max_points(name: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class CourseCopy:
-    """A course root of its own: source, release and configuration, with nothing graded yet."""
+    """A separate course root with source, release and configuration, and nothing graded yet."""
 
     root: Path
 
@@ -70,14 +70,14 @@ class CourseCopy:
         return cls(root)
 
     def keep_first_notebook(self) -> None:
-        """Drop the other notebooks, and tell the gradebook what is left."""
+        """Remove the other notebooks, and update the gradebook."""
         for name in NOTEBOOKS[1:]:
             for folder in ("source", "release"):
                 (self.root / folder / ASSIGNMENT / f"{name}.ipynb").unlink()
         self.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
 
     def take_secret_and_submissions(self, other: CourseCopy) -> None:
-        """Make this the same class as another course's, with nothing graded yet."""
+        """Copy another course's secret and submissions, with nothing graded yet."""
         (self.root / ".autograder").mkdir(mode=0o700)
         shutil.copy(other.root / ".autograder" / "secret", self.root / ".autograder")
         shutil.copytree(other.root / "submitted", self.root / "submitted")
@@ -85,7 +85,7 @@ class CourseCopy:
     # --- handing in ---
 
     def submission(self, student: str) -> Path:
-        """The folder a student hands in."""
+        """The folder of a student's submission."""
         return self.root / "submitted" / student / ASSIGNMENT
 
     def untouched(self, student: str) -> Path:
@@ -93,7 +93,7 @@ class CourseCopy:
         return self._submit(student, {})
 
     def complete(self, student: str, executed: Path) -> Path:
-        """Hand in every solution, and the checkpoint that stands in `executed`."""
+        """Hand in all solutions, and the checkpoint in `executed`."""
         folder = self.solved(student, *NOTEBOOKS)
         for path in (executed / "checkpoint", *executed.glob("mdc_session-4000.*")):
             shutil.copy(path, folder)
@@ -119,7 +119,7 @@ class CourseCopy:
     # --- grading ---
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the course root, with these variables beside the usual ones."""
+        """Run a command in the course root, with additional environment variables."""
         return subprocess.run(
             command,
             cwd=self.root,
@@ -130,7 +130,7 @@ class CourseCopy:
         )
 
     def succeed(self, *command: str, **environment: str) -> None:
-        """Run a command in the course root, and see that it exits with 0."""
+        """Run a command in the course root, and assert that it exits with 0."""
         done = self.run(*command, **environment)
         assert done.returncode == 0, done.stderr
 
@@ -144,14 +144,14 @@ class CourseCopy:
         return next(n for n in self.results(student)["notebooks"] if n["name"] == name)
 
     def points(self, student: str) -> dict[str, dict[str, float]]:
-        """Notebook → grade cell → points, out of a student's results.json."""
+        """Notebook → grade cell → points, from a student's results.json."""
         return {
             notebook["name"]: {cell["cell"]: cell["points"] for cell in notebook["cells"]}
             for notebook in self.results(student)["notebooks"]
         }
 
     def recorded(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Student → notebook → grade cell → automatic score, out of the gradebook."""
+        """Student → notebook → grade cell → automatic score, from the gradebook."""
         with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}") as gradebook:
             return {
                 submission.student.id: {
@@ -167,7 +167,7 @@ class CourseCopy:
 
 
 def read_here(folder: Path, name: str) -> NotebookNode:
-    """A submitted notebook as the engine gets it, but parsed in this process."""
+    """A submitted notebook as the engine reads it, but parsed in this process."""
     data = np.frombuffer(read_regular(folder, f"{name}.ipynb", SIZE_LIMIT), np.uint8)
     return notebook_of(answer({"op": "notebook", "data": data}), name)
 

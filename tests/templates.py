@@ -1,4 +1,4 @@
-"""nbgrader's page templates, as formgrader and `generate_feedback` set them."""
+"""nbgrader's page templates, configured as in formgrader and `generate_feedback`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from traitlets.config import Config
 
 
 def settings_of(template: str) -> Config:
-    """The configuration under which nbgrader makes a page from one of its templates."""
+    """The configuration with which nbgrader renders one of its templates."""
     folder = Path(handlers.template_path)
     settings = Config()
     settings.HTMLExporter.sanitize_html = True

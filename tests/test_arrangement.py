@@ -1,7 +1,7 @@
-"""However a student arranges a notebook, it never earns more than what was solved in it.
+"""However a student rearranges a notebook, it never earns more than the solved cells are worth.
 
-First with a course that exists only here, whose cells are understood without a kernel, in very
-many arrangements; then with notebooks of the chapter, in some.
+The first tests use a made-up course whose cells need no kernel, in very many arrangements; the rest
+use notebooks of the chapter, in a few.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def gather_checks(rng: random.Random, cells: list[NotebookNode]) -> None:
 
 
 def shift_checks(rng: random.Random, cells: list[NotebookNode]) -> None:
-    """Each grade cell goes behind a solution cell further on, so that it seems to be of it."""
+    """Move grade cells behind later solution cells, so that they seem to belong to them."""
     checks = [cell for cell in cells if is_autograded(cell) and rng.random() < 0.6]
     for check in checks:
         further = [
@@ -113,7 +113,7 @@ def reflag(rng: random.Random, cells: list[NotebookNode]) -> None:
 
 
 def lose_marks(rng: random.Random, cells: list[NotebookNode]) -> None:
-    """As a converter does, that may give new ids as well, and drop comments."""
+    """Drop nbgrader's metadata like a converter, which may also drop ids and comments."""
     ids, comments = rng.random() < 0.5, rng.random() < 0.3
     for cell in cells:
         cell.metadata.pop("nbgrader", None)
@@ -136,7 +136,7 @@ def rename_as_in_another_release(rng: random.Random, cells: list[NotebookNode]) 
 
 
 def answer_elsewhere(rng: random.Random, cells: list[NotebookNode]) -> None:
-    """Each answer goes into a new cell below its stub or below its check, or into the check."""
+    """Move answers to a new cell below the stub or below the check, or into the check."""
     how = rng.randrange(3)
     for cell in [cell for cell in cells if is_solution(cell)]:
         if "stub" in cell.source:
@@ -160,7 +160,7 @@ def exchange_texts(rng: random.Random, cells: list[NotebookNode]) -> None:
 
 
 def exchange_labels(rng: random.Random, cells: list[NotebookNode]) -> None:
-    """What two cells begin with: either may seem to be the other."""
+    """Swap the first lines of two cells, so that either may be taken for the other."""
     one, other = rng.choice(cells), rng.choice(cells)
     if one.source.startswith("# [") and other.source.startswith("# ["):
         (mine, _, my_text), (its, _, its_text) = (c.source.partition("\n") for c in (one, other))
@@ -168,20 +168,20 @@ def exchange_labels(rng: random.Random, cells: list[NotebookNode]) -> None:
 
 
 REORDER = (move, shuffle, gather_checks, shift_checks)
-# After these, code may be run in another cell's place, where it may show its picture too early.
+# After these, code may run in another cell's place and show its picture too early.
 ELSEWHERE = (
     *(duplicate, lose_id, exchange_ids, lose_marks, rename_as_in_another_release),
     *(answer_elsewhere, exchange_texts, exchange_labels),
 )
 ARRANGE = (*REORDER, *ELSEWHERE, delete, retype, reflag)
-# What honest students and their tools do, to a notebook in its order.
+# Changes by honest students and their tools, which keep the order of cells.
 HONEST = (lose_marks, rename_as_in_another_release, answer_elsewhere)
 
 
 def arranged(
     rng: random.Random, notebook: NotebookNode, ways: Collection[Callable[..., None]], most: int = 8
 ) -> tuple[NotebookNode, list[str]]:
-    """The notebook rearranged in up to `most` of these ways, and their names."""
+    """The notebook rearranged in up to `most` of these ways, and the names of those ways."""
     other = copy.deepcopy(notebook)
     chosen = [rng.choice([*ways]) for _ in range(rng.randint(1, most))]
     for way in chosen:
@@ -194,11 +194,20 @@ def arranged(
 
 @dataclass
 class World:
-    """Tasks c0, c1, …: what each needs, and which show one of the same pictures.
+    """A made-up course of tasks c0, c1, ….
 
-    A line `do n` does task n once what it needs is done, and else stops its cell; in the course's
-    own cell it says `show n`.  `stub` stops its cell; every other line does nothing.  Of the points
-    of a task, two thirds ask whether it is done, and one whether a picture of its kind is there.
+    A line `do n` does task n if the tasks that it needs are done, and otherwise stops its cell; the
+    course's own cells have `show n` instead.  `stub` stops its cell; all other lines do nothing.
+    Two thirds of a task's points check that it is done, one third that a picture of its kind is
+    there.
+
+    Attributes:
+        needs: The tasks that each task needs.
+        kinds: The kind of each task's picture.
+        points: The points of each task.
+        labels: Whether cells begin with a label.
+        runs: Number of runs so far.
+
     """
 
     needs: list[set[int]]
@@ -209,7 +218,7 @@ class World:
 
     @classmethod
     def drawn(cls, rng: random.Random) -> World:
-        """Some tasks that need some of those before them."""
+        """A random number of tasks, each of which needs some of the earlier ones."""
         size = rng.randint(2, 7)
         needs = [{m for m in range(n) if rng.random() < 0.4} for n in range(size)]
         kinds = [rng.randrange(size) for _ in range(size)]
@@ -241,14 +250,14 @@ class World:
         return self.notebook([f"{self.label(n)}stub" for n in range(len(self.needs))])
 
     def label(self, number: int) -> str:
-        """What a cell begins with."""
+        """The first line of a cell."""
         return f"# [C-{number}] task number {number}\n" if self.labels else ""
 
     def course(self) -> NotebookNode:
         return self.notebook([f"show {n}" for n in range(len(self.needs))])
 
     def handed_in(self, done: Collection[int], rng: random.Random) -> NotebookNode:
-        """A notebook with these tasks done; some others have a comment, or a line for nothing."""
+        """A notebook with these tasks done; others have the stub, a comment, or both."""
         others = ["stub", "# mine\nstub", "# mine"]
         return self.notebook(
             [
@@ -258,7 +267,7 @@ class World:
         )
 
     def run(self, notebook: NotebookNode, only: Collection[str] | None) -> list[CellResult]:
-        """What the grade cells say when they are reached."""
+        """Run the notebook; return the results of its grade cells."""
         self.runs += 1
         done: set[int] = set()
         pictures: set[int] = set()
@@ -313,9 +322,9 @@ def grade(tmp_path: Path) -> Callable[[World, NotebookNode], dict[str, CellResul
 
 
 def deserved(world: World, done: Collection[int], elsewhere: bool) -> dict[str, float]:
-    """The most that each grade cell may give when these tasks are done.
+    """The most points that each grade cell may give if these tasks are done.
 
-    elsewhere: whether code may have come to another place, where it shows its picture.
+    elsewhere: whether code may have moved to another place and shown its picture there.
     """
     most = {}
     for number, points in enumerate(world.points):
@@ -382,7 +391,7 @@ def test_lost_marks_and_answers_in_other_cells_cost_nothing(grade: Grade) -> Non
 
 
 def test_the_arrangements_are_such_as_mattered(grade: Grade) -> None:
-    """Most of them do run other code in another order, and many need a repair."""
+    """Most arrangements run other code or another order, and many need a repair."""
     all_cases = [*cases(ARRANGE)]
     others, repairs = 0, 0
     for case in all_cases:
@@ -399,8 +408,8 @@ def test_the_arrangements_are_such_as_mattered(grade: Grade) -> None:
 
 FILTERS, CLASSES, DYNAMIC = NOTEBOOKS[:3]
 RELEASE, SOURCE = ROOT / "release" / ASSIGNMENT, ROOT / "source" / ASSIGNMENT
-# Which cells are done.  Where two cells share a demand, such as `filter_vals`, the earlier is done
-# as well: a copy of the later one's code before the earlier would rightly meet it.
+# The cells that are done.  If two cells share a demand, such as `filter_vals`, the earlier one is
+# done, too, because a copy of the later one's code before it would rightly meet the demand.
 DONE = {
     "nothing": {FILTERS: 0, CLASSES: 0, DYNAMIC: 0},
     "the first cells": {FILTERS: 7, CLASSES: 3, DYNAMIC: 2},
@@ -421,7 +430,7 @@ def done_in(name: str, how: str) -> list[str]:
 
 
 def handed_in(name: str, done: Collection[str]) -> NotebookNode:
-    """A notebook with these cells done; the others have a comment, and no line that stops them."""
+    """A notebook with these cells done; the others have a comment in place of the stub."""
     notebook = nbformat.read(RELEASE / f"{name}.ipynb", as_version=4)
     course = {grade_id(cell): cell.source for cell in solved(source(name)).cells}
     for cell in notebook.cells:
@@ -433,7 +442,7 @@ def handed_in(name: str, done: Collection[str]) -> NotebookNode:
 
 def grade_for_real(name: str, submitted: NotebookNode, folder: Path, place: Sandbox) -> Graded:
     shutil.copytree(RELEASE, folder, dirs_exist_ok=True)
-    # As it is: `nbformat.write` would mend the ids of cells that occur twice.
+    # Not with `nbformat.write`, which would replace duplicate cell ids.
     (folder / f"{name}.ipynb").write_text(nbformat.v4.writes_json(submitted), "utf-8")
     job = Job(ASSIGNMENT, name, folder, RELEASE, SOURCE, b"any secret", sandbox=place)
     graded = grade_notebook(job)
@@ -450,7 +459,7 @@ def cell_of(notebook: NotebookNode, name: str) -> NotebookNode:
 
 
 def put_behind(notebook: NotebookNode, name: str, before: str) -> None:
-    """Move a cell."""
+    """Move the cell `name` directly behind the cell `before`."""
     cell = cell_of(notebook, name)
     notebook.cells.remove(cell)
     notebook.cells.insert(notebook.cells.index(cell_of(notebook, before)) + 1, cell)
@@ -482,7 +491,7 @@ def test_another_order_of_a_complete_notebook_costs_nothing(
 
 
 def test_checks_behind_other_cells_earn_nothing(tmp_path: Path, place: Sandbox) -> None:
-    """The last cell has a comment and stands before the dear checks, the others before a cheap."""
+    """A commented last cell stands before the expensive checks, the others before a cheap one."""
     submitted = nbformat.read(RELEASE / f"{FILTERS}.ipynb", as_version=4)
     dear = {
         "fig-4-3-neighbourhood-sum": "fig-4-2-blur",
@@ -517,7 +526,7 @@ def test_the_course_does_not_solve_a_cell_whose_check_stands_elsewhere(
 def test_a_later_cell_does_no_earlier_one_s_work(tmp_path: Path, place: Sandbox) -> None:
     done = [cell for cell in solution_cells(FILTERS) if cell != "ofe-07-values"]
     submitted = handed_in(FILTERS, done)
-    put_behind(submitted, "ofe-09-values", "ofe-06-look")  # it makes filter_vals, too
+    put_behind(submitted, "ofe-09-values", "ofe-06-look")  # it also makes filter_vals
     found = points(grade_for_real(FILTERS, submitted, tmp_path, place))
     assert found == expected_points(FILTERS, done)
 

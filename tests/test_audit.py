@@ -1,4 +1,4 @@
-"""The audit: its tables are sound, its verdicts hold, and its report is current."""
+"""The audit: its tables are valid, its verdicts right, and its report current."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_no_two_trials_hand_in_the_same(trials: list[Trial]) -> None:
 
 @pytest.fixture
 def recorded(tables: Tables) -> Audit:
-    """What the audit of the notebooks that the report has must have found."""
+    """The expected audit of the notebooks in the report."""
     text = REPORT.read_text("utf-8")
     audited = re.findall(r"^## (\S+)$", text, re.MULTILINE)
     some = re.search(r"^every one of (.+) was tried", text, re.MULTILINE)
@@ -126,7 +126,7 @@ ROW = '[[mutant]]\nname = "a"\ncells = ["ofe-04-edge-filter"]\nhint = "."\n'
 
 @pytest.fixture
 def course(tmp_path: Path) -> Course:
-    """A course with the notebooks of chapter 4 and no table."""
+    """A course with the notebooks of chapter 4 and no tables."""
     for folder in ("source", "release"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "nbgrader_config.py", tmp_path)
@@ -135,7 +135,7 @@ def course(tmp_path: Path) -> Course:
 
 
 def write(course: Course, text: str) -> Tables:
-    """The tables of a course with this one file, and what the notebooks ask."""
+    """The tables of a course with this one file, and the demands of the notebooks."""
     folder = course.root / "tests" / "validity" / "ch4_cnn"
     (folder / "t.toml").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "tests" / "validity" / "ch4_cnn" / TABLE, folder)
@@ -192,7 +192,7 @@ def test_cells_left_unwritten_may_fail(course: Course) -> None:
     assert not other.may
 
 
-# -- what the notebooks ask ----------------------------------------------------------------------
+# -- demands of the notebooks --------------------------------------------------------------------
 
 HALVE = Check("halve-check", "test_values", "Each pixel is the largest of its block")
 SHOW = Check("show-check", "test_figure", "The picture is there")
@@ -202,7 +202,7 @@ SHOW_ROW = '"**Write** `fig`." = ["test_figure"]'
 
 
 def demands(folder: Path, halve: str = HALVE_ROW, show: str = SHOW_ROW) -> list[Demand]:
-    """The demands of a notebook of two grade cells, with these rows."""
+    """The demands of a notebook with two grade cells, from these rows."""
     new = nbformat.v4
     release = new.new_notebook(
         cells=[
@@ -288,7 +288,7 @@ def test_an_assignment_that_lists_no_demands_says_what_to_do(course: Course) -> 
         Tables(course, ASSIGNMENT)
 
 
-# -- variants made by machine --------------------------------------------------------------------
+# -- generated variants --------------------------------------------------------------------------
 
 SOLUTION = "fig-4-3-neighbourhood-sum"
 
@@ -344,7 +344,7 @@ def test_another_seed_draws_another_sample(
 
 def test_an_explained_mutation_may_keep_full_marks(course: Course) -> None:
     tables = write(course, EXPLAINED)
-    for _ in range(2):  # the tables may be read more than once
+    for _ in range(2):  # reading the tables twice must work
         tables.trials()
     explained = [trial for trial in tables.variants() if trial.fate == SURVIVES]
     assert [(t.cell, t.about) for t in explained] == [(SOLUTION, "it is a float all the same")]
@@ -364,7 +364,7 @@ class Interrupted(Exception):
 
 
 class Counting(Engine):
-    """Grades nothing: every notebook loses its marks; interrupted after so many notebooks."""
+    """Gives every notebook no points, and is interrupted after `left` notebooks."""
 
     def __init__(self, course: Course, left: int) -> None:
         super().__init__(course, 1)
@@ -398,7 +398,7 @@ def test_all_variants_go_on_where_they_were_interrupted(
 
 
 def result(status: str = "graded", **passed: bool) -> NotebookResult:
-    """A notebook of one grade cell with these checks."""
+    """A notebook result of one grade cell with these checks."""
     checks = [
         CheckResult(name, name, ok, "" if ok else f"about {name}") for name, ok in passed.items()
     ]

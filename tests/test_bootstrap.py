@@ -1,4 +1,4 @@
-"""What `make` does before anything is installed."""
+"""The commands of `make` before anything is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autograder import bootstrap
 
 
 def test_an_outdated_environment_is_not_removed_from_inside(tmp_path: Path) -> None:
-    """As in a shell where it was activated before requirements.txt changed."""
+    """For example, a shell that activated it before requirements.txt changed."""
     script = tmp_path / "autograder" / "bootstrap.py"
     script.parent.mkdir()
     shutil.copyfile(bootstrap.__file__, script)

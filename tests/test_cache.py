@@ -1,4 +1,4 @@
-"""What has been graded is remembered by content: nothing is computed again that has not changed."""
+"""Results are cached by content: unchanged notebooks are not graded again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedCourse]:
 
 
 def succeed(course: GatedCourse, *command: str) -> set[tuple[int, str]]:
-    """Run a command; the notebooks that were graded by it, none of them twice."""
+    """Run a command; return the notebooks that it graded, none of them twice."""
     before = course.log("end")
     done = course.run(*command)
     assert done.returncode == 0, done.stderr
@@ -106,7 +106,7 @@ def test_a_damaged_result_is_computed_again(graded: GatedCourse) -> None:
     assert succeed(graded, *GRADE) == graded.all_notebooks()
 
 
-# --- what a result depends on is what was given to the kernel and to the checks ---
+# --- a result depends on everything that the kernel and the checks receive ---
 
 SETUPS = {
     "everything": Setup(files=("*",)),
@@ -165,6 +165,6 @@ def test_a_file_that_is_given_away_is_in_the_key_and_no_other_is(
 
 
 def packed(job: Job) -> list[Bundle]:
-    """What travels to a cluster's worker."""
+    """The bundles that are sent to a cluster's worker."""
     _, own, shared = pack(job)
     return [own, *shared]

@@ -1,4 +1,4 @@
-"""Control groups: Linux itself bounds what a kernel and all it starts may hold in memory."""
+"""Control groups: Linux bounds the memory of a kernel and all its child processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autograder.kernel.cgroup import Hierarchy, hierarchy
 from autograder.kernel.child import UNCONFINED, Limits, Order
 
 MB = 1 << 20
-# Waits for a line, then takes 200 MB in pieces, in a process that it starts.
+# Waits for a line, then allocates 200 MB in pieces, in a child process.
 HOG = """
 import subprocess, sys
 input()
@@ -38,7 +38,7 @@ def own() -> Hierarchy:
 
 @pytest.fixture
 def warm_group(warm: WarmInterpreter, own: Hierarchy, tmp_path: Path) -> Iterator[Path]:
-    """The folder of the group of a process that the warm interpreter has forked."""
+    """The cgroup folder of a process forked by the warm interpreter."""
     ours, theirs = socket.socketpair()
     order = Order(entry="checkpoint", level=UNCONFINED, scratch=str(tmp_path), limits=Limits())
     log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
@@ -53,7 +53,7 @@ def warm_group(warm: WarmInterpreter, own: Hierarchy, tmp_path: Path) -> Iterato
 
 
 def hog_in(own: Hierarchy, memory: int) -> tuple[int, bool]:
-    """How a process ends that takes 200 MB, and whether its group says that it was too much."""
+    """Exit status of a process that allocates 200 MB, and whether its group ran out of memory."""
     group = own.group("test", memory)
     hog = subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, text=True)
     try:
@@ -93,7 +93,7 @@ def test_a_kernel_is_put_into_a_group_that_goes_with_it(
 
 
 def _until_gone(folder: Path) -> None:
-    """Read the folder's processes until it is not there any more."""
+    """Read the group's processes until its folder has been removed."""
     for _ in range(10_000):
         (folder / "cgroup.procs").read_text()
         select.select([], [], [], 0.005)
@@ -119,18 +119,18 @@ def test_what_a_killed_interpreter_left_is_removed(own: Hierarchy) -> None:
         mine.remove()
 
 
-# --- where groups can be made, on machines that are not this one ---
+# --- where groups can be made, on simulated machines ---
 
 
 def machine(folder: Path, mounts: str, cgroup: str) -> Path:
-    """A process's folder in /proc."""
+    """A simulated process folder in /proc."""
     (folder / "mounts").write_text(mounts)
     (folder / "cgroup").write_text(cgroup)
     return folder
 
 
 def version_2(folder: Path, controllers: str) -> Path:
-    """A machine with version 2 on which the user's slice hands on these controllers."""
+    """A machine with cgroup version 2 whose user slice delegates these controllers."""
     slice_ = folder / "sys" / "user.slice"
     (slice_ / "session.scope").mkdir(parents=True)
     (slice_ / "cgroup.subtree_control").write_text(controllers)
@@ -164,6 +164,6 @@ def test_a_machine_without_control_groups_has_none(tmp_path: Path) -> None:
 
 
 def test_a_hierarchy_that_is_read_only_is_none(tmp_path: Path) -> None:
-    # The kernel's own folder of files takes no new one, whoever asks.
+    # Nobody can create a folder in /proc.
     own = "4:memory:/fs\n"
     assert hierarchy(machine(tmp_path, "cgroup /proc/sys cgroup rw,memory 0 0\n", own)) is None

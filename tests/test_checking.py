@@ -1,4 +1,4 @@
-"""Hidden checks run with pytest and become points, whatever the checks or the kernel do."""
+"""Running hidden checks with pytest and counting points, whatever checks and kernels do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _number = itertools.count()
 
 
 class FakeRun:
-    """Stands for a notebook whose values at each grade cell are known; notes who asked."""
+    """A stand-in for a notebook with known values at each grade cell; records who asked."""
 
     def __init__(self, **values: Any) -> None:
         self.values = values
@@ -49,7 +49,7 @@ class FakeRun:
 
 
 class Outcome:
-    """What a module of checks gave: cells by id, the log, and whom it asked."""
+    """The result of a module of checks: cells by id, the log, and the run that it asked."""
 
     def __init__(self, cells: list[CellResult], log: str, run: FakeRun) -> None:
         self.cells = {cell.cell: cell for cell in cells}
@@ -76,7 +76,7 @@ def grade(tmp_path: Path) -> Grade:
         name: str = "",
         **more: Any,
     ) -> Outcome:
-        # Imported modules are remembered by name, so each gets its own.
+        # Imported modules are cached by name, so each gets its own.
         module = tmp_path / (name or f"test_made_up_{next(_number)}.py")
         module.write_text(HEAD + textwrap.dedent(source))
         fake = values or FakeRun()
@@ -181,7 +181,7 @@ def test_the_fixtures_give_what_belongs_to_the_submission(grade: Grade, tmp_path
     assert outcome.cells["a-check"].points == 1, outcome.log
 
 
-# -- when there is no value --------------------------------------------------------------------
+# -- missing values ----------------------------------------------------------------------------
 
 
 def test_the_reason_for_no_value_replaces_the_hint(grade: Grade) -> None:
@@ -597,7 +597,7 @@ def test_seeded_depends_on_secret_and_parts_and_on_nothing_else() -> None:
 
 
 def test_seeded_gives_these_numbers_for_ever() -> None:
-    # A regrade after an update must draw what was drawn before.
+    # A regrade after an update must draw the same numbers as before.
     assert int(seeded(b"secret", "key", "check").integers(0, 1000)) == 655
 
 
@@ -673,7 +673,7 @@ class TestA:
 
 
 def stopped_by(name: str, text: str) -> FakeRun:
-    """A notebook whose solution cell ended with this error; "" for none."""
+    """A run of a notebook whose solution cell raised this error; "" for none."""
     run = FakeRun()
     errors = [nbformat.v4.new_output("error", ename=name, evalue=text, traceback=[])]
     solution = nbformat.v4.new_code_cell("x", outputs=errors if name else [])

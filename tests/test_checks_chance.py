@@ -1,4 +1,4 @@
-"""What the checks draw: no wrong function agrees on it, and no right one is refused."""
+"""The checks' random samples: no wrong function passes on them, and no right one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chapter's formulas, against loops too slow and too simple to be wrong."""
+"""The chapter's formulas, compared with slow but simple loops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rng() -> np.random.Generator:
 
 
 def slow_convolve(images: Array, kernel: Array) -> Array:
-    """Sum products pixel by pixel; what lies outside the image is 0."""
+    """Sum products pixel by pixel; pixels outside the image are 0."""
     n, h, w, _ = images.shape
     kh, kw, inputs, filters = kernel.shape
     out = np.zeros((n, h, w, filters))
@@ -131,7 +131,7 @@ def test_max_pool_takes_the_largest_of_four(
 
 
 def slow_size(size: int, kernel: int, stride: int, padding: str) -> int:
-    """Count the places a window can stand."""
+    """Count the positions of a window."""
     count = 0
     for start in range(0, size, stride):
         count += padding == "SAME" or start + kernel <= size

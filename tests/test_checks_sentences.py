@@ -1,4 +1,4 @@
-"""What the checks of the chapter say of a mistake is put together only once it was made."""
+"""The sentences about mistakes are only built after the mistake was recognised."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from submissions import ROOT
 
 CHECKS = sorted((ROOT / "autograder" / "checks" / "ch4_cnn").glob("*.py"))
-# Of these an answer of any size has some.
+# Functions that work for an answer of any size.
 HARMLESS = {"len", "map", "sorted", "join"}
 
 
 def sentences(path: Path) -> Iterator[ast.expr]:
-    """The sentences of all calls of `diagnose` in a module."""
+    """The sentences in all calls of `diagnose` in a module."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "diagnose":
             yield from (one.elts[1] for one in node.args[1:] if isinstance(one, ast.Tuple))
 
 
 def may_fail(sentence: ast.expr) -> bool:
-    """Whether a sentence asks for an item, or calls something, before it is needed."""
+    """Whether a sentence subscripts or calls something before it is needed."""
     if isinstance(sentence, ast.Lambda):
         return False
     items = [

@@ -1,4 +1,4 @@
-"""The check of initial values: fair to right starts, seeded or not, and strict with others."""
+"""The check of initial values accepts right ones, seeded or not, and rejects others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZES = {"filters of notebook 3": (20, 50), "filters of notebook 4": (5, 400), "
 
 
 def truncated(rng: np.random.Generator, count: int, deviation: float) -> np.ndarray:
-    """A truncated normal, by drawing again what lies beyond two deviations; float32."""
+    """Float32 samples of a normal distribution truncated at two deviations."""
     kept = rng.normal(size=4 * count)
     return (deviation * kept[np.abs(kept) < 2][:count]).astype(np.float32)
 

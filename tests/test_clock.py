@@ -1,4 +1,4 @@
-"""The time that student code takes does not depend on what else the machine has to do."""
+"""The time charged to student code does not depend on the machine's load."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Run = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def run() -> Iterator[Run]:
-    """Start Python code in a process group of its own; it ends with the test."""
+    """Start Python code in a new process group; it ends with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(source: str) -> subprocess.Popen[str]:
@@ -60,12 +60,12 @@ def run() -> Iterator[Run]:
 
 @contextlib.contextmanager
 def crowded(pid: int, others: int) -> Iterator[None]:
-    """Let a process share one processor with so many that never rest."""
+    """Make a process share one processor with `others` busy processes."""
     processor = min(os.sched_getaffinity(0))
     os.sched_setaffinity(pid, {processor})
     command = [sys.executable, "-c", "while True: pass"]
     crowd = [
-        subprocess.Popen(  # of a session each, for Linux shares out by sessions
+        subprocess.Popen(  # a session each, since Linux schedules by session
             command,
             start_new_session=True,
             preexec_fn=lambda: os.sched_setaffinity(0, {processor}),
@@ -88,7 +88,7 @@ READY = "print('ready', flush=True)\n"
     "source",
     [
         BURN.format(0.6),
-        # A child that is waited for, one that nobody waits for, and one that still lives.
+        # A child that was waited for, one that was not, and one that is still alive.
         "if os.fork() == 0:\n " + BURN.format(0.6) + " os._exit(0)\nos.wait()\n",
         "if os.fork() == 0:\n "
         + BURN.format(0.6).strip()
@@ -122,7 +122,7 @@ def test_time_of_a_child_that_nobody_waits_for_stays(run: Run) -> None:
 
 
 def over(process: subprocess.Popen[str], seconds: float) -> tuple[str, Clock]:
-    """Wait until an allowance is used up; why, and the clock."""
+    """Wait until an allowance is used up; return the reason and the clock."""
     measured = Clock(process.pid)
     allowed = Allowance(measured, seconds)
     while left := allowed.left():
@@ -186,7 +186,7 @@ def test_a_right_notebook_on_a_busy_machine_is_right(place: Sandbox, start: Star
         assert values.call("work", 1.0, seconds=2) == 1.0
         run.finish()
     assert run.notes == []
-    assert time.monotonic() - began > 3 + 2  # or else the machine was not busy
+    assert time.monotonic() - began > 3 + 2  # otherwise the machine was not busy
 
 
 def test_a_notebook_that_is_not_let_run_is_no_mistake(
@@ -249,7 +249,7 @@ def test_a_notebook_uses_as_many_threads_on_every_machine(
         run = start(place, textwrap.dedent(source), "b = 2")
         run.values_at("check-2")
         counts.append(len(os.listdir(f"/proc/{run._manager.provisioner.process.pid}/task")))
-    assert counts[1] - counts[0] == 2 * (9 - 2)  # within an operation, and between them
+    assert counts[1] - counts[0] == 2 * (9 - 2)  # within an operation and between operations
 
 
 # --- and for its score ---
@@ -278,7 +278,7 @@ def test_a_kernel_that_hangs_gets_one_more_try(
     hung: list[NotebookRun] = []
 
     class Hanging(NotebookRun):
-        """The first runs hang in the graph's cell, or behind it."""
+        """The first runs hang in the graph's cell, or after it."""
 
         def __init__(self, notebook: NotebookNode, *args: Any, **kwargs: Any) -> None:
             if len(hung) < often:

@@ -28,7 +28,7 @@ LOCAL = "127.0.0.1"
 
 
 class Dask:
-    """A scheduler and its workers, each a process in a folder of its own."""
+    """A scheduler and its workers, each a process in its own folder."""
 
     def __init__(self, course: GatedCourse, folder: Path) -> None:
         self._course, self._folder = course, folder
@@ -58,7 +58,7 @@ class Dask:
         return re.search(pattern, log.read_text())[1]
 
     def worker(self, name: str, **environment: str) -> Path:
-        """Start a worker of one thread; the folder it works in."""
+        """Start a worker with one thread; return its working folder."""
         options = ("--host", LOCAL, "--nthreads", "1", "--no-nanny", "--no-dashboard")
         log = self._start(name, "worker", self.address, *options, **environment)
         self._find(log, r"(Registered to)")
@@ -66,7 +66,7 @@ class Dask:
 
     @property
     def pids(self) -> list[int]:
-        """Its processes."""
+        """The pids of its processes."""
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Dask:
 
 @contextmanager
 def class_on_dask(folder: Path, count: int) -> Iterator[tuple[GatedCourse, Dask]]:
-    """A class that has handed in, and a scheduler without workers."""
+    """A class with submissions, and a scheduler without workers."""
     (folder / "course").mkdir()
     with GatedCourse.make(folder / "course", count) as course:
         dask = Dask(course, folder)
@@ -98,7 +98,7 @@ def test_two_workers_one_of_them_killed_grade_like_this_machine(
         process = course.start("autograder", "grade", ASSIGNMENT, "--scheduler", dask.address)
         worker = course.wait_for_start(STRUCK)
         assert worker in dask.pids
-        # What it has done is not on its way any more; a result lost with its worker is made again.
+        # Wait until its finished results have arrived; Dask recomputes one lost with its worker.
         poll(lambda: course.remembered() >= len(course.log("end")), "results to arrive")
         os.kill(worker, signal.SIGKILL)
         course.open_gates()
@@ -108,7 +108,7 @@ def test_two_workers_one_of_them_killed_grade_like_this_machine(
         assert {pid for *_, pid in course.log("end")} <= set(dask.pids)
         far = {student: course.results(student) for student in course.students}
 
-        # The same class on this machine, with nothing remembered.
+        # The same class on this machine, without the cache.
         near = course.run("autograder", "grade", ASSIGNMENT, "--force")
         assert near.returncode == 0, near.stderr
         assert {student: course.results(student) for student in course.students} == far
@@ -116,10 +116,10 @@ def test_two_workers_one_of_them_killed_grade_like_this_machine(
 
 
 def refused(course: GatedCourse, address: str) -> str:
-    """The one line that the command says when it cannot use a cluster."""
+    """The line that the command prints if it cannot use a cluster."""
     done = course.run("autograder", "grade", ASSIGNMENT, "--scheduler", address)
     assert done.returncode == 2
-    # A notebook whose checks are the same on both sides may be graded before.
+    # A notebook whose checks are the same on both sides may have been graded before.
     assert SECOND not in {notebook for _, notebook, _ in course.log("start")}
     (line,) = done.stderr.splitlines()
     return line
@@ -129,7 +129,7 @@ def test_a_cluster_that_cannot_do_it_is_refused_in_one_line(tmp_path: Path) -> N
     with class_on_dask(tmp_path, 1) as (course, dask):
         said = f"autograder: the scheduler at {dask.address} has no workers"
         assert refused(course, dask.address).startswith(said)
-        # A worker that has everything, but one module of checks with a line more.
+        # A worker with one more line in one module of checks.
         other = tmp_path / "other"
         course.write_checks(other, of_the_second="LATER = True\n")
         dask.worker("other-checks", PYTHONPATH=str(other))
@@ -142,12 +142,12 @@ def test_a_scheduler_that_does_not_answer_is_one_line(address: str) -> None:
         Cluster(address)
 
 
-# --- what travels ---
+# --- what is sent ---
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Callable[[str], Job]:
-    """Makes a job for a notebook of a submission with a checkpoint and something private."""
+    """Makes a job for a notebook of a submission with a checkpoint and a private file."""
     submission = tmp_path / "submission"
     release = Path(__file__).parents[1] / "release" / "ch4-cnn"
     submission.mkdir()

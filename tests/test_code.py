@@ -1,4 +1,4 @@
-"""The key of a result follows what the code does: a comment is a hit, a changed module a miss."""
+"""Cache keys depend on what the code does: a new comment is a hit, a changed module a miss."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILES = {
 
 @pytest.fixture
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small package of its own."""
+    """A small importable package."""
     for name, text in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

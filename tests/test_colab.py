@@ -1,4 +1,4 @@
-"""On Colab a notebook asks for the files that it needs, and gives away those that others need."""
+"""On Colab, a notebook uploads the files that it needs and downloads those that others need."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BRING, TAKE = at(NOTEBOOKS[4], "mdr-01-checkpoint"), at(NOTEBOOKS[3], "mdc-08-co
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """Colab's machine: an empty folder, beside a computer with what was handed out."""
+    """Colab's machine, an empty folder, next to a computer with the released files."""
     (tmp_path / "machine").mkdir()
     for name in ("course", "Downloads"):
         (tmp_path / "computer" / name).mkdir(parents=True)
@@ -76,7 +76,7 @@ def computer(machine: Path, folder: str) -> Path:
 
 
 def run(machine: Path, *cells: str, on_colab: bool = True) -> str:
-    """What these cells print."""
+    """Run these cells; return their output."""
     environment = {**os.environ, "COLAB_COMPUTER": str(machine.parent / "computer")}
     if on_colab:
         environment["PYTHONPATH"] = str(ROOT / "tests" / "colab")
@@ -104,7 +104,7 @@ def test_the_first_cell_brings_what_lies_beside_the_notebooks(machine: Path) -> 
 
 
 def wanted(without: str) -> list[str]:
-    """The files in the order of the question."""
+    """The files in the order in which the notebook asks for them."""
     order = ["input_data.py", "pictures.py", "quiet.py", "visible_checks.py", "ORENIST.data"]
     assert sorted(order) == COURSE
     return [name for name in order if name != without]
@@ -202,7 +202,7 @@ SINCE_THEN = {"mdc-01-colab", "mdc-08-colab", "mdr-01-colab", "mdr-01-checkpoint
 def test_a_notebook_with_the_older_first_cell_gets_full_marks(
     name: str, warm: WarmInterpreter, solved_run: Path, tmp_path: Path
 ) -> None:
-    """The last two had none, and none of the older ones had a summary."""
+    """In older releases, the last two notebooks had no such cell, and none had a summary."""
     shutil.copytree(RELEASE, tmp_path, dirs_exist_ok=True)
     for file in CHECKPOINT:
         shutil.copy(solved_run / file, tmp_path)

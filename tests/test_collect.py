@@ -1,4 +1,4 @@
-"""What Moodle and Canvas give for an assignment lands in `submitted/`, whoever named it how."""
+"""Downloads from Moodle and Canvas are unpacked into `submitted/`, whatever the files' names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CANVAS_ROSTER = (
 
 @pytest.fixture
 def course(tmp_path: Path) -> Course:
-    """A course in which nobody has handed in anything."""
+    """A course without submissions."""
     root = tmp_path / "course"
     shutil.copytree(ROOT / "release", root / "release")
     (root / "nbgrader_config.py").touch()
@@ -47,7 +47,7 @@ def course(tmp_path: Path) -> Course:
 
 
 def archive(path: Path, files: dict[str, bytes], encoding: str = "utf-8", mode: int = 0) -> Path:
-    """A zip archive; names in another encoding, or in UTF-8 without saying so, as they are."""
+    """Write a zip archive; names keep their encoding, and UTF-8 names may lack the UTF-8 flag."""
     data = io.BytesIO()
     raw: dict[bytes, bytes] = {}
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as made:
@@ -70,7 +70,7 @@ def archive(path: Path, files: dict[str, bytes], encoding: str = "utf-8", mode: 
 def done(
     course: Course, source: Path, platform: Platform, roster: str = "", name: str = "roster.csv"
 ) -> Collected:
-    """What becomes of an archive."""
+    """Collect an archive; return the outcome."""
     people = []
     if roster:
         path = course.root / name
@@ -80,7 +80,7 @@ def done(
 
 
 def files(course: Course, student: str) -> dict[str, bytes]:
-    """What was put into a student's folder."""
+    """Path → content of the files in a student's folder."""
     folder = course.submitted(student, ASSIGNMENT)
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -1,4 +1,4 @@
-"""The command line as people read it: help that is whole, and mistakes that are one line."""
+"""The command line: help is complete, and errors are one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = sorted(GROUP.commands)
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The command on a terminal of 80 columns."""
+    """Run the command on a terminal of 80 columns."""
     return subprocess.run(
         ["autograder", *arguments],
         cwd=cwd,
@@ -39,9 +39,9 @@ def test_help_is_whole_at_80_columns(command: str) -> None:
     done = run(*filter(None, [command]), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80
-    # Nothing is cut; dots behind a bracket mean "one or more".
+    # No text is truncated; dots after a bracket mean "one or more".
     assert not re.search(r"…|[^]}]\.\.\.$", done.stdout, re.M)
-    assert "``" not in done.stdout  # nor is the source of a document shown
+    assert "``" not in done.stdout  # no raw reStructuredText
     assert ":class:" not in done.stdout
     shown = GROUP.commands[command].params if command else []
     for option in (name for p in shown for name in p.opts if name.startswith("--")):
@@ -50,7 +50,7 @@ def test_help_is_whole_at_80_columns(command: str) -> None:
         assert re.search(rf"^  {name} +\w.*\.$", done.stdout, re.M)
 
 
-# --- a call that is wrong ---
+# --- wrong calls ---
 
 WRONG = {
     (): ("Missing command", "autograder --help"),
@@ -84,7 +84,7 @@ def test_a_wrong_call_is_one_line_that_says_where_to_look(call: tuple[str, ...])
     assert line.endswith(f"; see `{where}`")
 
 
-# --- names that are nearly right ---
+# --- misspelled names ---
 
 
 @pytest.mark.parametrize("command", ["grade", "release", "audit"])

@@ -1,7 +1,7 @@
-"""A kernel that gives one plain answer to every question, right by no check, gets no point.
+"""A kernel that gives the same plain answer to every query gets no points.
 
-Threads of a student's may answer before the responder does; what they send cannot fit each
-question.  How many of their answers arrive is chance, so the checks are asked directly here.
+A student's threads may answer before the responder does, but their answers cannot fit each query.
+How many of their answers arrive is chance, so these tests call the checks directly.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ ANSWERS: dict[str, Any] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def digits() -> None:
-    """MNIST on this machine: the checks draw their images from it."""
+    """Fetch MNIST, from which the checks draw their images."""
     mnist.fetch()
 
 
 class OneAnswer(Values):
-    """Questions to a kernel that answers all of them alike."""
+    """Queries to a kernel that gives all of them the same answer."""
 
     def __init__(self, answer: Any) -> None:
         self._sessions = 0
@@ -56,7 +56,7 @@ class OneAnswer(Values):
 
 
 def answered(notebook: str, answer: Any, folder: Path) -> list[CellResult]:
-    """The results of a notebook whose kernel gives this answer to every question."""
+    """The results of a notebook whose kernel gives this answer to every query."""
     release = nbformat.read(RELEASE / f"{notebook}.ipynb", as_version=4)
     nothing = SubmittedFiles(folder, sandbox=None)  # type: ignore[arg-type]
     kernel = OneAnswer(answer)
@@ -90,4 +90,4 @@ def test_nothing_is_used_that_the_next_pytest_removes(
     strict = "-Werror::pytest.PytestRemovedIn10Warning"
     main = pytest.main
     monkeypatch.setattr(pytest, "main", lambda args, plugins: main([*args, strict], plugins))
-    assert answered(notebook, None, tmp_path)  # or else a fault is raised
+    assert answered(notebook, None, tmp_path)  # otherwise a fault is raised

@@ -22,7 +22,7 @@ ASSIGNMENT = "ch4-cnn"
 
 @pytest.fixture
 def course(tmp_path: Path) -> Course:
-    """A class of five; what they hold is noted by the tests."""
+    """A class of five; the tests store the digests of their tensors."""
     (tmp_path / "nbgrader_config.py").touch()
     for student in "abcde":
         (tmp_path / "submitted" / student / ASSIGNMENT).mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_the_report_is_there_while_there_is_something_to_report(course: Course) 
     note_tensors(course, ASSIGNMENT, "b", ["7"])
     assert report_copies(course, ASSIGNMENT) == ["the same checkpoint, bit for bit: b, e"]
     assert json.loads(path.read_text()) == [["b", "e"]]
-    note_tensors(course, ASSIGNMENT, "b", ["8"])  # handed in again, with work of one's own
+    note_tensors(course, ASSIGNMENT, "b", ["8"])  # submits again, with their own work
     assert report_copies(course, ASSIGNMENT) == []
     assert not path.exists()
 
@@ -88,7 +88,7 @@ def test_only_what_training_makes_tells_whose_it_is() -> None:
     assert tell_tale(np.tile(np.float32([1 / 9, 2 / 9, 1 / 7]), 100)) == ""  # a filter, repeated
     behind = np.zeros(50_000, np.float32)
     behind[1:13] = trained[0, :12]
-    assert tell_tale(behind)  # few among many
+    assert tell_tale(behind)  # a few among many
 
 
 def test_a_small_network_is_told_by_all_its_tensors_together() -> None:
@@ -105,7 +105,7 @@ def test_a_small_network_is_told_by_all_its_tensors_together() -> None:
     assert tell_tales({**small, "W": np.zeros((2, 3), np.float32)}) == set()
     assert tell_tales({}) == set()
     eight = {**small, "c": rng.normal(size=8).astype(np.float32)}
-    assert tell_tales(eight) == {tell_tale(eight["c"])}  # found in any other checkpoint, too
+    assert tell_tales(eight) == {tell_tale(eight["c"])}  # recognised in any other checkpoint, too
 
 
 def test_what_grading_reads_of_a_checkpoint_is_noted_with_the_results(course: Course) -> None:
@@ -113,7 +113,7 @@ def test_what_grading_reads_of_a_checkpoint_is_noted_with_the_results(course: Co
         result = NotebookResult("4-mnist-training", "graded", tensors=tensors)
         write_results(course, student, ASSIGNMENT, {result.name: Graded(result, "{}")})
     assert identical_checkpoints(course, ASSIGNMENT) == [{"a", "c"}]
-    for student in "abc":  # and no student's own results name another
+    for student in "abc":  # no student's results name another student
         text = (course.autograded(student, ASSIGNMENT) / "results.json").read_text()
         assert "identical" not in text
         assert "tensors" not in text

@@ -1,7 +1,7 @@
-"""Files that cost whoever reads or renders them, handed in beside honest work, at every level.
+"""Files that are expensive to read or render, submitted beside honest work, at every level.
 
-Each of them held the grader, nbgrader's converters or the service for minutes, or took gigabytes.
-Nothing here is timed: what is not bounded does not end before the command's own limit.
+Each of them once held up the grader, nbgrader's converters or the service for minutes, or took
+gigabytes.  Nothing is timed here: without a bound, the command would run into its own limit.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def deep(work: Any) -> str:
 
 @dataclass(frozen=True)
 class Costly:
-    """What is done to a solved notebook; why it cannot be read, or whether its page is plain."""
+    """A change to a solved notebook; why it cannot be read, or whether its page is plain."""
 
     change: Callable[[Any], str]
     reason: str = ""
@@ -75,7 +75,7 @@ COSTLY = {
 
 @dataclass
 class Class:
-    """A graded class with its feedback, and how the commands ended."""
+    """A graded class with its feedback, and the outcomes of the commands."""
 
     course: CourseCopy
     graded: subprocess.CompletedProcess[str]
@@ -137,7 +137,7 @@ def test_what_is_costly_gets_a_definite_answer(graded: Class, student: str) -> N
         assert notebook["status"] == "graded"
         assert points == FULL
     page = graded.page(student)
-    assert "<math" in page  # the course's own text is laid out
+    assert "<math" in page  # the course's own text is rendered
     assert (AS_WRITTEN in page) >= costly.plain
 
 
@@ -150,7 +150,7 @@ def test_what_is_shown_as_plain_text_is_there(graded: Class) -> None:
 def test_nbgrader_converts_no_submitted_file(
     graded: Class, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever stands there, what nbgrader gets of it is the release."""
+    """Whatever file is there, nbgrader reads the release instead."""
     from autograder.record.nbgrader_glue import SubmissionExporter
 
     root = graded.course.root

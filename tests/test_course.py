@@ -1,4 +1,4 @@
-"""A course has one secret, whoever asks for it first, and lies where no notebook can read it."""
+"""A course has a single secret, even under races, and no notebook can read the course root."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def course(tmp_path: Path) -> Course:
 def test_two_who_ask_at_once_get_the_same_secret(
     course: Course, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another asks while the first is drawing, and is done before it."""
+    """The second process asks while the first draws a secret, and finishes before it."""
     draw, of_the_other = secrets.token_bytes, []
 
     def interrupted(size: int) -> bytes:
@@ -53,7 +53,7 @@ def test_a_damaged_secret_is_told(course: Course) -> None:
 
 @pytest.fixture
 def among_pythons_folders() -> Iterator[Path]:
-    """A folder that every kernel may read, for Python lies there."""
+    """A folder within Python's own, which every kernel may read."""
     folder = Path(tempfile.mkdtemp(prefix="kit-course-", dir=sys.prefix))
     folder.chmod(0o755)
     yield folder

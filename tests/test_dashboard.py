@@ -1,4 +1,4 @@
-"""The instructors' page: who may see it, what it says, and that it works without a mouse."""
+"""The instructors' page: access, content, and use without a mouse."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CHROMIUM = shutil.which("chromium")
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1200, "height": 900}
 
 
-# --- a class, as it lies on disk after grading ---
+# --- a graded class on disk ---
 
 
 def graded(student: str, passed: list[bool], reason: str = "") -> SubmissionResult:
@@ -80,7 +80,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> CourseCopy:
 
 @pytest.fixture
 def reconciler(tmp_path: Path, original: CourseCopy) -> Reconciler:
-    """A reconciler that stands still in a class that is graded."""
+    """An idle reconciler of a graded class."""
     classroom = Classroom.make(tmp_path, original)
     course = classroom.course
     for number, result in enumerate(CLASS):
@@ -100,7 +100,7 @@ def reconciler(tmp_path: Path, original: CourseCopy) -> Reconciler:
     return standing
 
 
-# --- what the page is made of ---
+# --- the page's data ---
 
 
 def test_checks_are_listed_the_worst_first(reconciler: Reconciler) -> None:
@@ -175,7 +175,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 
 def undone(student: str, wrong: int = 0) -> SubmissionResult:
-    """Three cells that nobody has written, and one in which so many checks found a mistake."""
+    """A result with three undone cells and one cell with `wrong` failed checks."""
     cells = [
         CellResult(f"c-{i}-check", 1.0, [CheckResult("t", "It is", False, hint)])
         for i, hint in enumerate(
@@ -190,7 +190,7 @@ def undone(student: str, wrong: int = 0) -> SubmissionResult:
 
 
 def write(course: Course, result: SubmissionResult) -> None:
-    """Put a result where the page finds it."""
+    """Write a result into the course."""
     folder = course.autograded(result.student, ASSIGNMENT)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(result.to_json()), "utf-8")
@@ -207,7 +207,7 @@ def test_what_is_not_done_is_not_called_wrong(reconciler: Reconciler) -> None:
     ]
     write(reconciler.course, undone("ada", wrong=2))
     (shown,) = View(reconciler).state()["assignments"]
-    # Of those who did it, everybody got it wrong.
+    # Everybody who did the cell got it wrong.
     assert [(c["title"], c["failed"], c["of"]) for c in shown["checks"]] == [
         ("W0", 1, 1),
         ("W1", 1, 1),
@@ -233,7 +233,7 @@ DUE = datetime(2024, 5, 6, 10, 0, tzinfo=UTC)
 
 
 def enrol(reconciler: Reconciler) -> None:
-    """Give two students their names, one of whom hands nothing in, and the assignment its date."""
+    """Enter two students, one of them without a submission, and the assignment's due date."""
     with Gradebook(reconciler.course).database() as database:
         database.update_or_create_student("ada", first_name="Ada", last_name="Lovelace")
         database.update_or_create_student("zed")
@@ -242,7 +242,7 @@ def enrol(reconciler: Reconciler) -> None:
 
 
 def arrive(reconciler: Reconciler, student: str, after: float) -> None:
-    """Let an attempt come so many seconds after the due date."""
+    """Record an attempt that arrived this many seconds after the due date."""
     when = DUE.timestamp() + after
     reconciler.records.write(Answer(f"{student}{after}", student, ASSIGNMENT, "graded", when, when))
 
@@ -299,12 +299,12 @@ def test_lateness_in_words(seconds: float, said: str) -> None:
     assert how_late(seconds) == said
 
 
-# --- a Hub to log in at ---
+# --- a simulated Hub ---
 
 
 @dataclass
 class Hub:
-    """The addresses of a Hub that a service needs; whoever comes is `visitor`, if logged in."""
+    """The Hub's API as far as a service needs it; every visitor is `visitor`, "" if logged out."""
 
     visitor: str = "teacher"
     url: str = ""
@@ -352,7 +352,7 @@ class Hub:
 
 @contextlib.contextmanager
 def listening(pages: Callable[[], Application], port: int = 0) -> Iterator[str]:
-    """Serve an application from a thread of its own; then all its connections are closed."""
+    """Serve an application from a thread; close all its connections in the end."""
     with contextlib.closing(socket.create_server(("127.0.0.1", port))) as sock:
         sock.setblocking(False)
         loop = asyncio.new_event_loop()
@@ -392,19 +392,19 @@ def hub() -> Iterator[Hub]:
 
 @dataclass
 class Service:
-    """The service behind `url`, which can be stopped and started again."""
+    """The service at `url`, which can be stopped and restarted."""
 
     reconciler: Reconciler
     url: str = ""
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def serve(self, pages: Callable[[], Application]) -> None:
-        """Let this application answer at the address; the first time at any that is free."""
+        """Serve this application at the address, which is a free one the first time."""
         port = urllib.parse.urlsplit(self.url).port or 0
         self.url = self._running.enter_context(listening(pages, port)) + PREFIX
 
     def start(self) -> None:
-        """Start the service, with a secret of its own, as each start has one."""
+        """Start the service with a new secret, as every start does."""
         from jupyterhub.services.auth import HubOAuth
 
         HubOAuth.clear_instance()
@@ -412,7 +412,7 @@ class Service:
         self.serve(lambda: application(self.reconciler, PREFIX, secret))
 
     def stop(self) -> None:
-        """Close the address."""
+        """Stop the service."""
         self._running.close()
 
 
@@ -435,7 +435,7 @@ def service(reconciler: Reconciler, hub: Hub, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     service = Service(reconciler)
     service.start()
-    # The Hub knows the whole address; the service only the path.
+    # The Hub knows the full address, the service only the path.
     monkeypatch.setenv("JUPYTERHUB_OAUTH_CALLBACK_URL", f"{service.url}oauth_callback")
     yield service
     service.stop()
@@ -449,7 +449,7 @@ def page(service: Service) -> str:
 
 
 class Visitor:
-    """A browser without a screen: cookies and redirects."""
+    """A minimal HTTP client with cookies and redirects."""
 
     def __init__(self) -> None:
         self.jar = http.cookiejar.CookieJar()
@@ -493,7 +493,7 @@ def test_others_are_told_in_one_sentence_that_they_may_not(page: str, hub: Hub, 
     assert "ada" not in body
     for path in ("api/state", "api/fragment"):
         status, body, _ = visitor.get(page + path)
-        assert status == (401 if name == "stranger" else 403)  # the Hub did not let this one in
+        assert status == (401 if name == "stranger" else 403)  # the Hub did not let "stranger" in
         assert "ada" not in body
 
 
@@ -596,7 +596,7 @@ def test_each_student_has_a_page_with_feedback_log_and_formgrader(
         assert f'href="{wanted.replace("&", "&amp;")}"' in body
     status, body, headers = visitor.get(f"{page}feedback?{one}&notebook={FILTERS}")
     assert (status, body[:16]) == (200, "<p>well done</p>")
-    assert "sandbox;" in headers["Content-Security-Policy"]  # in which no script runs
+    assert "sandbox;" in headers["Content-Security-Policy"]  # no script runs in this page
     status, body, headers = visitor.get(f"{page}log?{one}&notebook={FILTERS}")
     assert (status, body) == (200, "<b>7 passed</b>")
     assert headers["Content-Type"] == "text/plain; charset=UTF-8"
@@ -611,7 +611,7 @@ def test_pages_of_nobody_and_of_no_notebook_are_not_there(page: str, kind: str) 
         ("../ada", FILTERS),
         ("ada", "../../../../gradebook"),
         ("ada", "../results"),
-        ("ada", FILTERS),  # nothing has been written for her
+        ("ada", FILTERS),  # she has no feedback yet
     ):
         if kind == "submission" and student == "ada":
             continue
@@ -665,7 +665,7 @@ def browser(size: dict[str, int]) -> Iterator[Any]:
 
 
 def picture(tab: Any, name: str) -> None:
-    """A picture of the page, for whoever names a folder for them."""
+    """Save a screenshot of the page if SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
         tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
@@ -677,12 +677,12 @@ def test_in_a_browser(page: str, size: dict[str, int], request: pytest.FixtureRe
         tab.goto(page)
         tab.wait_for_selector("#looked:not(:empty)")
         picture(tab, request.node.callspec.id)
-        # Nothing is wider than the screen, and what a student wrote is only text.
+        # Nothing is wider than the screen, and student text stays text.
         assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
         assert tab.title() == "deep-learning: autograder"
         assert HOSTILE in tab.inner_text("main")
         assert tab.query_selector("main img") is None
-        # Everything comes from the service, and the policy stands in nothing's way.
+        # Everything comes from the service, and the policy blocks nothing.
         assert tab.faults == []
         hosts = {urllib.parse.urlsplit(url).port for url in tab.asked}
         assert len(hosts) <= 2  # the service, and the Hub to log in at
@@ -719,7 +719,7 @@ def test_without_a_mouse(page: str, reconciler: Reconciler) -> None:
 @needs_chromium
 def test_the_page_follows_by_itself(page: str, reconciler: Reconciler) -> None:
     with browser(DESKTOP) as tab:
-        with tab.expect_response("**/api/fragment"):  # what it finds first it does not announce
+        with tab.expect_response("**/api/fragment"):  # the first update is not announced
             tab.goto(page)
         assert "zoë" not in tab.inner_text("main")
         reconciler.records.write(Answer("b", "zoë", ASSIGNMENT, "deferred", 2.0, until=3.0))
@@ -738,18 +738,18 @@ def test_a_restart_of_the_service_is_said_and_survived(
         tab.wait_for_selector("[role=alert]:has-text('The service does not answer')")
         picture(tab, "stopped")
 
-        # Then the Hub's proxy answers in its place, with a page of its own.
+        # Now the Hub's proxy answers instead, with an error page.
         class Proxy(RequestHandler):
             def get(self) -> None:
                 self.set_status(503)
                 self.finish("<!DOCTYPE html><title>503</title>")
 
         service.serve(lambda: Application([(".*", Proxy)]))
-        tab.wait_for_timeout(3000)  # it has asked since
+        tab.wait_for_timeout(3000)  # the page has polled since
         assert "does not answer; it may be starting" in tab.inner_text("[role=alert]")
         assert "token" not in tab.inner_text("body")
         service.stop()
-        # A start has a new secret, and cookies of the one before are worth nothing.
+        # A restart uses a new secret, so the old cookies are invalid.
         reconciler.records.write(Answer("b", "zoë", ASSIGNMENT, "deferred", 2.0, until=3.0))
         service.start()
         tab.wait_for_selector("text=zoë")
@@ -790,7 +790,7 @@ def test_times_are_in_the_zone_of_the_reader(page: str, reconciler: Reconciler) 
 def test_what_needs_a_person_comes_first(
     page: str, reconciler: Reconciler, size: dict[str, int], scheme: str
 ) -> None:
-    """A class in which nothing is well, as people see it."""
+    """A class with many problems, as people see it."""
     enrol(reconciler)
     for result in [graded("ada", [True, False] * 15), *(undone(f"s{i}", 3) for i in range(6))]:
         result.notebooks[0].cells[0].checks[-1].raised = "IndexError" if result.score > 1 else ""
@@ -809,7 +809,7 @@ def test_what_needs_a_person_comes_first(
         ]
         assert places == sorted(places)
         assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
-        # However many checks fail, ten are listed; the others are unfolded, and stay so.
+        # Ten failed checks are listed; the others can be unfolded, and stay unfolded.
         assert tab.locator("table.checks tbody tr:visible").count() == 10
         tab.click("#more-0 summary")
         shown = tab.locator("table.checks tbody tr:visible").count()

@@ -17,7 +17,7 @@ from autograder.data import mnist
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in the course root; its output in lines that are not broken."""
+    """Run a command in the course root; its output lines are not wrapped."""
     return subprocess.run(
         command,
         cwd=ROOT,
@@ -78,7 +78,7 @@ def test_doctor_refuses_a_folder_that_is_no_course(tmp_path: Path) -> None:
 
 
 def test_an_installed_kit_keeps_digits_where_its_user_may_write(tmp_path: Path) -> None:
-    """Beside the modules of a wheel nobody may write, and the next installation removes it."""
+    """A wheel's folder may be read-only, and the next installation replaces it."""
     kit = tmp_path / "kit"
     unwanted = shutil.ignore_patterns("mnist", "__pycache__")
     shutil.copytree(ROOT / "autograder", kit / "autograder", ignore=unwanted)
@@ -99,7 +99,7 @@ def test_data_says_in_one_line_that_there_is_no_place_for_it(tmp_path: Path) -> 
     kit = tmp_path / "kit"
     unwanted = shutil.ignore_patterns("mnist", "__pycache__", "ORENIST.data")
     shutil.copytree(ROOT / "autograder", kit / "autograder", ignore=unwanted)
-    (tmp_path / "home").touch()  # no folder can be made in it, not even by root
+    (tmp_path / "home").touch()  # a file, in which not even root can create a folder
     environment = {"PYTHONPATH": str(kit), "HOME": str(tmp_path / "home"), "MNIST_DIR": ""}
     done = run("python", "-P", "-m", "autograder", "data", **environment)
     assert done.returncode == 2

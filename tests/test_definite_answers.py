@@ -1,6 +1,6 @@
 """Every submission gets a definite answer through plain `nbgrader autograde`.
 
-One class, graded twice: first honest submissions only, then with whatever can go wrong.
+One class is graded twice: first with honest submissions only, then with many kinds of faults.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from autograder.engine.notebook import is_autograded, is_solution
 
 FILTERS, *OTHERS = NOTEBOOKS
 FULL = sum(max_points(FILTERS).values())
-# A cell may take this long here, so that a loop need not be waited for a minute.
+# A cell's limit in these tests, so that an endless loop takes less than a minute.
 SECONDS = 15
 PATIENCE = f"""
 import dataclasses
@@ -37,7 +37,7 @@ from autograder.checks.ch4_cnn import NOTEBOOKS
 NOTEBOOKS[{FILTERS!r}] = dataclasses.replace(NOTEBOOKS[{FILTERS!r}], seconds={SECONDS})
 """
 
-# --- what can go wrong; each gets the submitted folder, with FILTERS solved ---
+# --- faults; each function changes the submitted folder, in which FILTERS is solved ---
 
 
 def file_of(folder: Path) -> Path:
@@ -196,29 +196,29 @@ def fifo_timestamp(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What happened to a submission, and what is answered for the notebook FILTERS."""
+    """A fault in a submission, and the expected result of the notebook FILTERS."""
 
     harm: Callable[[Path], None]
     points: float = 0
     status: str = "failed"
     reason: str = ""
-    others: str = "unchanged"  # status of the other notebooks, which are as they were released
+    others: str = "unchanged"  # status of the other notebooks, which are as released
 
 
 def restored(harm: Callable[[Path], None], reason: str = "") -> Case:
-    """Harm that costs nothing."""
+    """A fault that costs no points."""
     return Case(harm, FULL, "graded", reason)
 
 
 def points_without(*cells: str) -> float:
-    """What FILTERS is worth without these solution cells."""
+    """Points of FILTERS without these solution cells."""
     done = [cell for cell in solution_cells(FILTERS) if cell not in cells]
     return sum(expected_points(FILTERS, done).values())
 
 
 GRAPH = solution_cells(FILTERS).index("ofe-05-graph")
 AT_THE_GRAPH = points_without(*solution_cells(FILTERS)[GRAPH:])
-BUT_THE_GRAPH = points_without("ofe-05-graph")  # what stands behind it costs nothing
+BUT_THE_GRAPH = points_without("ofe-05-graph")  # later cells lose no points
 NOT_REGULAR = "1-orenist-filter.ipynb is not a regular file"
 MISSING = "this notebook was not handed in"
 NOT_FOUND = "this notebook was not found in what was handed in: essay.docx"
@@ -255,7 +255,7 @@ CASES = {
     "odd-timestamp": restored(odd_timestamp),
     "fifo-timestamp": restored(fifo_timestamp),
 }
-# Who hands in again, after a submission that got every point.
+# Students who submit again, after a submission with full marks.
 AGAIN = (
     *("corrupt", "missing", "renamed-notebooks", "empty-folder", "link-to-no-notebook"),
     *("loop", "kernel-death", "memory"),
@@ -264,7 +264,7 @@ AGAIN = (
 
 @pytest.fixture(scope="module")
 def before(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
-    """The class after the first run: every submission is honest."""
+    """The class after the first run, with honest submissions only."""
     course = course_copy()
     course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
     for student in ("honest", *AGAIN):
@@ -276,7 +276,7 @@ def before(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
 
 @dataclass(frozen=True)
 class Class:
-    """The class after the second run, and what was recorded in the first."""
+    """The class after the second run, and the records of the first."""
 
     course: CourseCopy
     first: dict[str, dict[str, dict[str, float]]]
@@ -284,7 +284,7 @@ class Class:
 
 @pytest.fixture(scope="module")
 def graded(before: CourseCopy, tmp_path_factory: pytest.TempPathFactory) -> Class:
-    """The class after the second run, with something wrong in most submissions."""
+    """The class after the second run, with faults in most submissions."""
     first = before.recorded()
     for student, case in CASES.items():
         case.harm(before.solved(student, FILTERS))

@@ -1,4 +1,4 @@
-"""What the documents say is still so."""
+"""The documents are up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A class from hand-in to gradebook, feedback and export, through the commands people call."""
+"""A class from submission to gradebook, feedback and export, with the command-line tools."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from submissions import (
 FILTERS, CLASSIFICATION, *_, FILTERS_OF_DIGITS = NOTEBOOKS
 QUESTION = "mdr-08-background"
 STUDENTS = ("complete", "half", "odd", "untouched")
-# What the student "odd" got wrong in the first notebook.
+# Grade cells of the first notebook that the student "odd" got wrong.
 WRONG = {"fig-4-3-neighbourhood-sum-check", "fig-4-10-shapes-check"}
 
-# Runs, if a browser ever takes it for more than text.
+# Runs in a browser unless it is treated as text.
 ATTACK = "<script>steal()</script><img src=x onerror=steal()>"
 HOSTILE_CELL = f"""
 from IPython.display import HTML, Javascript, Markdown, SVG, display
@@ -50,7 +50,7 @@ raise ValueError(attack)
 
 @pytest.fixture(scope="module")
 def course(course_copy: Callable[[], CourseCopy], solved_run: Path) -> CourseCopy:
-    """A class that has handed in; nbgrader knows the assignment, and nothing is graded."""
+    """A class with ungraded submissions; nbgrader knows the assignment."""
     course = course_copy()
     course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
     course.complete("complete", solved_run)
@@ -76,7 +76,7 @@ def course(course_copy: Callable[[], CourseCopy], solved_run: Path) -> CourseCop
 
 @pytest.fixture(scope="module")
 def outcome(course: CourseCopy) -> subprocess.CompletedProcess[str]:
-    """`autograder grade` over the class."""
+    """The outcome of `autograder grade` on the class."""
     return course.run("autograder", "grade", ASSIGNMENT)
 
 
@@ -244,7 +244,7 @@ def test_nbgrader_generate_assignment_gives_the_committed_release(course: Course
 
 
 class Page(HTMLParser):
-    """A page's text, and everything on it that a browser would run."""
+    """A page's text, and everything in it that a browser would run."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ def page(course: CourseCopy, student: str, name: str) -> Page:
 
 
 def texts_of_the_checks() -> set[str]:
-    """Every text that stands in the modules of the hidden checks."""
+    """All strings in the modules of the hidden checks."""
     trees = (
         ast.parse(path.read_text("utf-8"))
         for path in (ROOT / "autograder" / "checks" / "ch4_cnn").glob("*.py")
@@ -310,8 +310,8 @@ def test_feedback_says_why_a_notebook_could_not_be_graded(with_feedback: CourseC
 
 
 def test_feedback_gives_no_value_of_a_hidden_check(with_feedback: CourseCopy) -> None:
-    # What is said about wrong values was written down before there were any; before it may stand
-    # the error that the student's own cell ended with.
+    # Hints about wrong values are constants in the checks, possibly after the error that stopped
+    # the student's own cell.
     hints = {
         re.sub(r"^cell \[.*?\] was stopped by .*? \((.*)\)$", r"\1", check["hint"])
         for cell in with_feedback.notebook("odd", FILTERS)["cells"]
@@ -333,15 +333,15 @@ def test_feedback_shows_no_trace_of_the_grader(with_feedback: CourseCopy) -> Non
 def test_feedback_runs_nothing_of_a_student(with_feedback: CourseCopy) -> None:
     for name in (FILTERS, FILTERS_OF_DIGITS):
         seen = page(with_feedback, "odd", name)
-        assert "steal()" in seen.text  # what the student wrote is shown, as text
+        assert "steal()" in seen.text  # the student's text is shown as text
         assert seen.active == page(with_feedback, "untouched", name).active
 
 
-# --- a call that is wrong ---
+# --- wrong calls ---
 
 
 def refused(course: CourseCopy, *arguments: str) -> str:
-    """The one line that `autograder` says when it refuses."""
+    """The single line that `autograder` prints when it refuses."""
     done = course.run("autograder", *arguments)
     assert done.returncode == 2
     assert not done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Grades for Moodle and Canvas: their formats, odd names, and nothing that a spreadsheet runs."""
+"""Grades for Moodle and Canvas: their formats, odd names, and no spreadsheet formulas."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_several_assignments_stand_under_the_names_that_the_platform_has(target:
 
 @pytest.fixture(scope="module")
 def graded(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
-    """A class in a gradebook: one with points by hand and a late penalty, one who is absent."""
+    """A gradebook with a student with manual points and a late penalty, and an absent one."""
     course = course_copy()
     course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
     with Gradebook(f"sqlite:///{course.root / 'gradebook.db'}") as gradebook:

@@ -1,6 +1,6 @@
-"""Training steps in a kernel: followed always, left out after the first ones where that is asked.
+"""Training steps in a kernel are always logged, and optionally skipped after the first ones.
 
-Every test runs a notebook at each level of confinement that the machine has.
+Every test runs a notebook at each level of confinement that the machine supports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autograder.engine.submission import SubmittedFiles
 from autograder.engine.values import TrainingLog, Values
 from autograder.engine.warm import WarmInterpreter
 
-STEPS = 4  # that a kernel computes
+STEPS = 4  # steps that a kernel computes
 
 GRAPH = """
 import numpy as np
@@ -62,7 +62,7 @@ def warm() -> Iterator[WarmInterpreter]:
 
 
 class Ran:
-    """A notebook of one cell that has run, and its folder."""
+    """A notebook of one cell after its run, with its folder."""
 
     def __init__(self, run: NotebookRun, place: Sandbox, folder: Path) -> None:
         self.values: Values = run.values_at("check")
@@ -83,7 +83,7 @@ Run = Callable[..., Ran]
 
 @pytest.fixture
 def run(place: Sandbox, tmp_path: Path) -> Iterator[Run]:
-    """Run the graph and some code behind it; the kernel ends with the test."""
+    """Run the graph and then some code; the kernel ends with the test."""
     running: list[NotebookRun] = []
 
     def start(code: str, optimizer: str = SGD, steps: int | None = STEPS) -> Ran:
@@ -160,7 +160,7 @@ def test_without_a_number_every_step_is_computed(run: Run) -> None:
 
 
 def test_the_first_steps_are_those_of_any_session(run: Run) -> None:
-    """What is computed is computed by TensorFlow alone."""
+    """TensorFlow computes these steps as without fast motion."""
     short = LOOP.format(step=STEPPING["run"]).replace("11", str(STEPS + 1))
     followed, free = run(short)["values"], run(short, steps=None)["values"]
     assert all(map(np.array_equal, followed, free))
@@ -239,7 +239,7 @@ for _ in range(2):
 value = sess.run(w)
 """)
     assert ran.log.steps == 2
-    assert not (ran["value"] == 1).all()  # they are first ones again
+    assert not (ran["value"] == 1).all()  # the steps count as the first ones again
 
 
 def test_each_session_has_a_log_of_its_own(run: Run) -> None:
@@ -283,7 +283,7 @@ times = np.array([os.stat(f"kept-{i}.index").st_mtime_ns for i in range(26, 31)]
 value = sess.run(w)
 """)
     assert ran["shared"] > 1
-    assert (np.diff(ran["times"]) > 0).all()  # who looks for the newest by its time finds it
+    assert (np.diff(ran["times"]) > 0).all()  # the newest file has the newest time
     assert ran["path"] == "./kept-30"
     for step in range(26, 31):
         assert np.array_equal(ran.files.tensors(f"kept-{step}")["w"], ran["value"])
@@ -341,7 +341,7 @@ for _ in range(3):
     sess.run(watched, one)
 """)
     assert max(ran["took"][1:]) < ran["took"][0] / 3
-    assert len(ran["computed"]) == 3  # what may do anything is done each time
+    assert len(ran["computed"]) == 3  # operations with side effects run every time
 
 
 def test_the_log_tells_after_which_steps_the_network_was_looked_at(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What stands on a feedback page: who, what, when, how much, and why; in what order."""
+"""The content of a feedback page, and its order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check(title: str, hint: str = "") -> CheckResult:
 
 
 def result(reason: str = "") -> SubmissionResult:
-    """Two notebooks: of the first one check failed, the second was not handed in."""
+    """Two notebooks: one check of the first failed, and the second was not handed in."""
     edge = CellResult("ofe-04-edge-filter-check", 4, [check("a"), check("b", "divide by 23")])
     graph = CellResult("ofe-05-graph-check", 2, [check("c"), check("d")])
     first = NotebookResult(FIRST, "graded", reason, [edge, graph])
@@ -48,7 +48,7 @@ def result(reason: str = "") -> SubmissionResult:
 
 
 def notebook(of: NotebookResult, *texts: str) -> NotebookNode:
-    """A notebook with these Markdown cells, and behind them its grade cells."""
+    """A notebook with these Markdown cells, followed by its grade cells."""
     cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
     for one in of.cells:
         cell = nbformat.v4.new_code_cell("needs('x')", outputs=grade_cell_outputs(one, of))
@@ -178,14 +178,14 @@ def test_without_results_the_words_of_the_graded_notebook_are_shown() -> None:
     assert "✗ b\n    Hint: divide by 23" in parsed.text
 
 
-# -- what the gradebook knows ------------------------------------------------------------------
+# -- data from the gradebook -------------------------------------------------------------------
 
 DUE = datetime(2026, 3, 1, 12, 0)
 
 
 @pytest.fixture(autouse=True)
 def _commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nbgrader find the command that makes a new gradebook, which lies beside Python."""
+    """Let nbgrader find alembic, which creates gradebooks, beside Python."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 

@@ -1,4 +1,4 @@
-"""Feedback in a real browser: hostile work runs nothing, and everybody can read the page."""
+"""Feedback in a real browser: hostile work runs no code, and the page is accessible."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_hostile_page_runs_and_loads_nothing(
     )
     page.goto(path.as_uri(), wait_until="load")
     links = page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)")
-    # The course's notebook has no links, and a student can make none.
+    # The course's notebook has no links, and a student cannot add any.
     assert [url for url in links if not url.startswith(f"{path.as_uri()}#")] == []
     handlers = page.evaluate(
         """() => [...document.querySelectorAll("*")].flatMap(
@@ -65,7 +65,7 @@ def test_a_hostile_page_runs_and_loads_nothing(
     assert handlers == []
     for selector in ("iframe", "object", "embed", "form", "base", "video", "svg"):
         assert page.locator(f".cell {selector}, #notebook {selector}").count() == 0, selector
-    # Formulas are typeset, and only that.
+    # Formulas are typeset and contain nothing active.
     inside = "[href], [style], style, img, mglyph, annotation-xml, mtext *"
     assert page.locator("math").locator(inside).count() == 0
     for place in page.locator("#notebook").all():
@@ -75,11 +75,11 @@ def test_a_hostile_page_runs_and_loads_nothing(
     assert loaded == [path.as_uri()]
     assert spoken == []
     assert "owned" not in page.title()
-    assert "fetch(" in page.inner_text("body")  # what was written is shown, as text
+    assert "fetch(" in page.inner_text("body")  # the code is shown as text
     page.close()
 
 
-# -- reading it ----------------------------------------------------------------------------------
+# -- accessibility -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [1280, 375])

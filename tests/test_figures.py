@@ -1,4 +1,4 @@
-"""A figure is told as it is seen, and what a kernel tells of one is read within bounds."""
+"""Figures are described as they are seen, and a kernel's description is read within limits."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_bars_are_told_with_what_is_written_below() -> None:
     assert told.ticks == [(0, "a"), (1, "b")]
 
 
-# -- what a stranger draws -----------------------------------------------------------------------
+# -- hostile figures -----------------------------------------------------------------------------
 
 
 def test_a_text_is_cut_and_a_huge_image_is_refused() -> None:
@@ -179,11 +179,11 @@ def test_an_artist_of_their_own_speaks_for_itself_alone() -> None:
         seen(drawn)
 
 
-# -- what a kernel may tell ------------------------------------------------------------------------
+# -- hostile descriptions --------------------------------------------------------------------------
 
 
 def told() -> dict[str, Any]:
-    """A figure with everything in it."""
+    """The description of a figure with all kinds of content."""
     drawn, (first, second) = plt.subplots(1, 2)
     first.imshow(IMAGE)
     first.set_title("title")
@@ -204,7 +204,7 @@ NONSENSE: list[Any] = [
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value inside an answer."""
+    """The paths of all values inside an answer."""
     if path:
         yield path
     if isinstance(value, dict | list):

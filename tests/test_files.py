@@ -1,4 +1,4 @@
-"""Opening what a stranger handed in: regular files inside the folder, and nothing else."""
+"""Opening submitted files: only regular files inside the folder are read."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_folder_is_refused(submission: Path) -> None:
 
 
 def test_a_socket_is_refused(submission: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(submission)  # socket names are short
+    monkeypatch.chdir(submission)  # socket paths must be short
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
         with pytest.raises(CannotGrade, match="not a regular file"):
@@ -158,7 +158,7 @@ def test_a_socket_is_refused(submission: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_device_is_refused() -> None:
-    # Devices cannot be made without privileges; the machine's own serve as well.
+    # Creating devices needs privileges, so use the machine's own.
     for name in ("zero", "null", "urandom"):
         with pytest.raises(CannotGrade, match="not a regular file"):
             read_regular(Path("/dev"), name, LIMIT)
@@ -180,7 +180,7 @@ def test_a_sparse_file_of_a_terabyte_is_refused_unread(submission: Path) -> None
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused() -> None:
-    # Files of /proc say that they are empty, and then are not.
+    # Files in /proc have size 0 but are not empty.
     assert os.stat("/proc/self/status").st_size == 0
     with pytest.raises(CannotGrade, match="larger than"):
         read_regular(Path(f"/proc/{os.getpid()}"), "status", 10)
@@ -211,7 +211,7 @@ def test_no_descriptor_stays_open(submission: Path, outside: Path) -> None:
 
 @contextlib.contextmanager
 def no_more_descriptors() -> Iterator[None]:
-    """Let this process open no file."""
+    """Prevent this process from opening files."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
@@ -311,11 +311,11 @@ def test_walk_of_nothing_is_empty(tmp_path: Path) -> None:
 
 
 def test_walk_follows_no_link_that_takes_a_folders_place(submission: Path, outside: Path) -> None:
-    """A kernel that still runs can swap what was listed a moment ago."""
+    """A running kernel can replace a folder after it was listed."""
     (submission / "early").touch()
     looking = walk(submission, 100)
     seen = [next(looking).path]
-    assert "/" not in seen[0]  # the folder `inner` is known, and not yet looked into
+    assert "/" not in seen[0]  # the folder `inner` is listed, but not yet read
     (submission / "inner").rename(outside / "inner")
     (submission / "inner").symlink_to(outside)
     seen += [found.path for found in looking]
@@ -326,7 +326,7 @@ def test_walk_follows_no_link_that_takes_a_folders_place(submission: Path, outsi
 def test_remove_takes_what_is_deep_or_closed_and_follows_nothing(
     tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
 ) -> None:
-    """Whether the quick way comes far, or not at all."""
+    """Whether the fast removal gets part of the way or fails at once."""
     if not quick:
 
         def fails(folder: Path) -> None:
@@ -336,7 +336,7 @@ def test_remove_takes_what_is_deep_or_closed_and_follows_nothing(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     deep = os.open(scratch, os.O_RDONLY)
-    for level in range(1100):  # deeper than the quick way can go
+    for level in range(1100):  # too deep for the fast removal
         if level % 100 == 0:
             os.symlink(outside, "link", dir_fd=deep)
             os.symlink(outside / "secret", "file", dir_fd=deep)
@@ -366,7 +366,7 @@ def test_a_look_at_what_a_kernel_uses_follows_no_link(submission: Path, outside:
 
 
 def test_a_link_in_a_submissions_place_tells_nothing(tmp_path: Path, outside: Path) -> None:
-    """A student owns their folder in the exchange, and may put a link there at any moment."""
+    """Students own their folders in the exchange, and can replace one with a link at any time."""
     for name in (inbound.STAMP, inbound.SECRET_FILE, "exam.ipynb"):
         (outside / name).touch()
     folder = tmp_path / "student+work+2026-01-01 00:00:00 UTC"

@@ -1,4 +1,4 @@
-"""Work is found wherever and under whatever name it arrived; what was done to find it is said."""
+"""Work is found in any place and under any name, and the result says how it was found."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ PARTS = ("checkpoint", "mdc_session-4000.index", "mdc_session-4000.data-00000-of
 
 @pytest.fixture(scope="module")
 def place(warm: WarmInterpreter) -> Sandbox:
-    """The strongest sandbox of this machine."""
+    """The strongest sandbox that this machine supports."""
     return sandbox(warm)
 
 
 def work(name: str = FILTERS, cells: int = 3) -> bytes:
-    """A notebook in which the first solution cells are written."""
+    """A notebook with the first solution cells written."""
     book = nbformat.read(RELEASE / f"{name}.ipynb", as_version=4)
     written = {grade_id(cell): cell.source for cell in solved(source(name)).cells}
     for cell in book.cells:
@@ -51,7 +51,7 @@ def work(name: str = FILTERS, cells: int = 3) -> bytes:
 
 
 def put(path: Path, data: bytes, minutes: int = 0) -> Path:
-    """Write a file of that age."""
+    """Write a file that is this many minutes old."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     os.utime(path, ns=(1, (1_700_000_000 - 60 * minutes) * 10**9))
@@ -59,7 +59,7 @@ def put(path: Path, data: bytes, minutes: int = 0) -> Path:
 
 
 def found(folder: Path, name: str = FILTERS, patterns: tuple[str, ...] = ("*.py",)) -> Finding:
-    """What is found for a notebook without opening archives."""
+    """The finding for a notebook, without opening archives."""
     return look(survey(folder), Release(RELEASE, name, patterns))
 
 
@@ -234,7 +234,7 @@ def test_copies_of_the_same_are_one(tmp_path: Path) -> None:
     assert found(tmp_path) == Finding({BOOK: BOOK})
 
 
-# --- what lies beside ---
+# --- files beside the notebook ---
 
 
 def test_modules_come_from_beside_the_notebook(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_thousands_of_other_files_hide_nothing_that_lies_higher(
     assert one.said == ("more than 50 files were handed in, not all were looked at",)
 
 
-# --- what is not there ---
+# --- missing notebooks ---
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def zipped(files: dict[str, bytes], **of_all: int) -> bytes:
 
 
 def laid(folder: Path, place: Sandbox) -> tuple[dict[str, bytes], Finding]:
-    """The files of a submission where they belong, and how they were found."""
+    """The files of a submission in their proper places, and how they were found."""
     patterns = ("*.py", *CHECKPOINT)
     with laid_out(folder, (), Release(RELEASE, FILTERS, patterns), place) as there:
         paths = [path for path in there.folder.rglob("*") if path.is_file()]
@@ -482,7 +482,7 @@ def test_a_checkpoint_is_found_in_archives(tmp_path: Path, place: Sandbox, case:
 def test_an_archive_with_every_checkpoint_of_a_training_is_opened(
     tmp_path: Path, place: Sandbox
 ) -> None:
-    noise = os.urandom(35 << 20)  # packs badly, as trained weights do
+    noise = os.urandom(35 << 20)  # compresses badly, like trained weights
     others = {f"mdc_session-{step}.data-00000-of-00001": noise for step in (3800, 3900)}
     put(tmp_path / "hw.zip", zipped({BOOK: work(), **others, **CKPT, PARTS[2]: noise[:-3]}))
     files, how = laid(tmp_path, place)
@@ -511,7 +511,7 @@ def test_the_archive_in_an_archive_is_opened_and_none_in_that(
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b" " * (30 << 20), ()),  # packed beyond belief
+        (b" " * (30 << 20), ()),  # a suspicious compression ratio
         (b"PK\3\4 and so on", ("could not be unpacked: it is no zip archive, or is damaged",)),
         (BOMB, ("could not be unpacked: it unpacks to hundreds of times its size",)),
     ],
@@ -595,7 +595,7 @@ def test_names_are_read_as_they_were_written(encoding: str) -> None:
     assert archive.name_of(archive.opened(io.BytesIO(data))[1][0]) == "AB/x.py"
 
 
-# --- whose it is, and where it lies ---
+# --- owner and folder ---
 
 
 @dataclass
@@ -606,7 +606,7 @@ class Class:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def hand_in(self, *paths: str) -> Course:
-        """Write the same notebook at each path; the course."""
+        """Write the same notebook at each path; return the course."""
         (self.root / "nbgrader_config.py").touch()
         shutil.copytree(RELEASE, self.root / "release" / ASSIGNMENT, dirs_exist_ok=True)
         for path in paths:
@@ -691,7 +691,7 @@ def test_a_name_can_be_recorded_or_is_refused_by_itself(
 def graded(
     course_copy: Callable[[], CourseCopy], tmp_path_factory: pytest.TempPathFactory
 ) -> CourseCopy:
-    """A class of people with names and folders of all kinds, graded by the command."""
+    """A class with all kinds of names and folders, graded by the command."""
     course = course_copy()
     course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
     top = course.root / "submitted"

@@ -1,4 +1,4 @@
-"""What our extension of the grader's server puts right in formgrader's own scripts."""
+"""The fixes of formgrader's scripts by our extension of the grader's server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRIPT = """() => {{
 
 
 class Connection:
-    """What a request needs in order to exist."""
+    """A minimal connection for a request."""
 
     no_keep_alive = False
     context: Any = type("Context", (), {"remote_ip": "", "protocol": "http"})
@@ -35,7 +35,7 @@ def test_formgraders_scripts_are_served_mended(monkeypatch: pytest.MonkeyPatch) 
     server = type("Server", (), {"web_app": Application([], base_url="/services/c/")})
     formgrader._load_jupyter_server_extension(server)
     for name in formgrader.NAMELESS:
-        # The line that is replaced is the one that nbgrader has.
+        # nbgrader's script still has the line that is replaced.
         assert Path(static_path, "js", name).read_text("utf-8").count(formgrader.NAME) == 1
         path = f"/services/c/formgrader/static/js/{name}"
         request = HTTPServerRequest("GET", path, connection=Connection())
@@ -64,7 +64,7 @@ def test_who_has_no_name_is_called_by_the_account() -> None:
             ('"Lovelace"', '"Ada"', '{id: "ada"}', "Lovelace, Ada"),
             ('"None"', '"Ada"', '{id: "ada"}', "Ada"),
             ('"None"', '"None"', '{id: "ada"}', "ada"),
-            # A submission has an id of its own.
+            # A submission's id is not the student's.
             ('"None"', '"None"', '{id: "5f3a", student: "ada"}', "ada"),
         ):
             script = SCRIPT.format(model=model, body=body(last, first))

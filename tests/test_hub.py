@@ -1,4 +1,4 @@
-"""A class on a real JupyterHub: real accounts, real browsers, the service grading meanwhile."""
+"""A class on a real JupyterHub, with real accounts and browsers and the running service."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OTHER = Members("signals", "kit-grader2", ("kit-ivo",), CROWD, notebooks=(FILTER
 ENDLESS = "while True:\n    pass"
 
 
-# Print what can be read, and what can be renamed, of the paths given.
+# Prints which of the given paths can be read and which can be renamed.
 LOOK = """
 import os, sys
 for path in sys.argv[1:]:
@@ -75,7 +75,7 @@ def solutions(notebook: str) -> dict[str, str]:
 
 
 def with_a_mistake() -> dict[str, str]:
-    """Solutions of the first notebook, but the edge filters are scaled wrongly."""
+    """Solutions of the first notebook with wrongly scaled edge filters."""
     cells = solutions(FILTERS)
     right = cells["ofe-04-edge-filter"]
     cells["ofe-04-edge-filter"] = right.replace("/ 23.0", "/ 25.0")
@@ -83,12 +83,12 @@ def with_a_mistake() -> dict[str, str]:
     return cells
 
 
-# --- `make hub`, before there is another Hub, whose people would be in its way ---
+# --- `make hub`, first, since accounts of another Hub would conflict with its own ---
 
 
 @contextmanager
 def made(output: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """`make hub`, when it is up, and what it has said; killed at the end, if it still runs."""
+    """Run `make hub`; yield its process and output when it is up, and kill it in the end."""
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "autograder/bootstrap.py", "hub"],
@@ -105,7 +105,7 @@ def made(output: Path) -> Iterator[tuple[subprocess.Popen, str]]:
 
 
 def answers_at(url: str) -> bool:
-    """Whether a Hub is there."""
+    """Whether a Hub answers at this address."""
     try:
         with urllib.request.urlopen(f"{url}/hub/login") as page:
             return page.status == 200
@@ -118,7 +118,7 @@ def uids_of_the_course() -> set[int]:
 
 
 def address(said: str) -> str:
-    """The Hub's, from what `make hub` says."""
+    """The Hub's address in the output of `make hub`."""
     found = re.search(r"JupyterHub: (http://127\.0\.0\.1:\d+)$", said, re.M)
     assert found is not None
     return found[1]
@@ -132,7 +132,7 @@ def test_make_hub_says_how_to_log_in_and_leaves_nothing_behind(tmp_path: Path) -
             assert re.search(rf"^  {student} +\S{{12}} +student$", said, re.M)
         homes = {pwd.getpwnam(student).pw_dir for student in COURSE.students}
         assert all(Path(home).is_dir() for home in homes)
-        # Another one cannot have the same people, and takes nothing from this one.
+        # A second one cannot create the same accounts, and does not damage this one.
         other = subprocess.run(
             [sys.executable, "autograder/bootstrap.py", "hub"], cwd=ROOT, capture_output=True
         )
@@ -141,7 +141,7 @@ def test_make_hub_says_how_to_log_in_and_leaves_nothing_behind(tmp_path: Path) -
         assert uids_of_the_course() == uids
         assert all(Path(home).is_dir() for home in homes)
         assert answers_at(url)
-        os.killpg(process.pid, signal.SIGINT)  # Ctrl-C, which reaches them all
+        os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
         assert process.wait(60) == 0
     assert not any(Path(home).exists() for home in homes)
     assert_gone([*COURSE.students, *COURSE.instructors, COURSE.grader], uids)
@@ -160,13 +160,13 @@ def test_make_hub_that_was_killed_takes_its_hub_with_it(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     until(lambda: not any(one.is_alive for one in (*below, lifeline)), "all has ended", 60)
     assert not answers_at(url)
-    accounts.remove_stale()  # as the next one does
+    accounts.remove_stale()  # as the next demonstration does
     assert not folder.exists()
     assert_gone([*COURSE.students, *COURSE.instructors, COURSE.grader], uids)
 
 
 def ready(process: subprocess.Popen, output: Path) -> str:
-    """What was said, once all is."""
+    """The output, once it is complete; empty before."""
     assert process.poll() is None
     said = output.read_text()
     return said if "Ctrl-C" in said else ""
@@ -194,7 +194,7 @@ def chromium(hub: Demonstration) -> Iterator[Browser]:
 
 @dataclass
 class Class:
-    """Who has a browser open, and what Validate said to ada."""
+    """Two students with open browsers, and the text of ada's Validate dialog."""
 
     ada: Person
     ben: Person
@@ -203,7 +203,7 @@ class Class:
 
 @pytest.fixture(scope="module")
 def handed_in(hub: Demonstration, chromium: Browser, solved_run: Path) -> Class:
-    """Two students at once: fetch, solve, validate and submit, all in the browser."""
+    """Two students who fetch, solve, validate and submit at the same time, in the browser."""
     ada, ben = (Person(hub, chromium, name) for name in ("kit-ada", "kit-ben"))
     for person in (ada, ben):
         person.open_lab()
@@ -212,7 +212,7 @@ def handed_in(hub: Demonstration, chromium: Browser, solved_run: Path) -> Class:
     ada.fill(FILTERS, solutions(FILTERS))
     ada.fill(DIGITS, solutions(DIGITS))
     ben.fill(FILTERS, with_a_mistake())
-    # What hours of training would have left beside ada's notebooks: five checkpoints.
+    # The five checkpoints that a full training would have left beside ada's notebooks.
     folder = hub.home("kit-ada") / ONE.name / ASSIGNMENT
     for path in (solved_run / "checkpoint", *solved_run.glob("mdc_session-*")):
         shutil.copy(path, folder)
@@ -225,7 +225,7 @@ def handed_in(hub: Demonstration, chromium: Browser, solved_run: Path) -> Class:
 
 @pytest.fixture(scope="module")
 def graded(hub: Demonstration, handed_in: Class) -> Class:
-    """The class, when both have been graded."""
+    """The class after both have been graded."""
     until(lambda: len(answers(hub, ONE.name)) == 2, "answers to ada and ben")
     return handed_in
 
@@ -297,7 +297,7 @@ def test_formulas_are_typeset_without_anything_from_elsewhere(graded: Class) -> 
         box = formula.bounding_box()
         assert box is not None
         assert box["width"] > 0 < box["height"]
-    # Typeset, not merely there: a fraction's numerator stands above its denominator.
+    # Fractions are typeset: the numerator is above the denominator.
     above, below = (page.locator(f"mfrac > :nth-child({n})").first for n in (1, 2))
     upper, lower = above.bounding_box(), below.bounding_box()
     assert upper is not None
@@ -360,7 +360,7 @@ def test_jupyterlab_says_without_a_traceback_why_nothing_was_submitted(
     assert inbound(hub, student.name) == []
 
 
-# --- what others may not ---
+# --- access control ---
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,8 @@ def test_pages_of_a_course_are_for_its_instructors(
     response = page.goto(f"{hub.url}/services/{service}")
     page.close()
     assert response is not None
-    # The Hub gives no token for a service that is not a person's, so data are asked for logged out.
+    # The Hub issues no token for a service that the user may not access, so the request for data is
+    # anonymous.
     assert response.status == (401 if "/api/" in service else 403)
     course = service.partition("/")[0].removesuffix("-autograder")
     if course == ONE.name:
@@ -391,7 +392,7 @@ def test_pages_of_a_course_are_for_its_instructors(
 
 
 def test_a_student_reads_nothing_of_others(hub: Demonstration, graded: Class) -> None:
-    """Each path is there and readable by its owner, so that a refusal means something."""
+    """Each path exists and is readable by its owner, so a refusal is meaningful."""
     (of_ben,) = inbound(hub, "kit-ben")
     root = hub.root(ONE.name)
     service = service_pid(hub, ONE)
@@ -464,7 +465,7 @@ def test_the_dashboard_shows_the_class(hub: Demonstration, ida: Person) -> None:
 
 
 def test_links_of_formgrader_lead_into_the_courses_lab(hub: Demonstration, ida: Person) -> None:
-    # As from the Course List, which asks for formgrader inside JupyterLab.
+    # Like the Course List, which opens formgrader inside JupyterLab.
     ida.get(f"/services/{ONE.name}/lab?formgrader=true")
     expect(ida.page).to_have_url(re.compile("/formgrader/manage_assignments$"))
     table = ida.page.locator("#main-table")
@@ -483,14 +484,14 @@ def test_links_of_formgrader_lead_into_the_courses_lab(hub: Demonstration, ida: 
 def test_points_given_by_hand_are_kept_and_exported(hub: Demonstration, ida: Person) -> None:
     ida.get(f"/services/{ONE.name}/formgrader/gradebook/{ASSIGNMENT}/{DIGITS}")
     ida.page.locator("#main-table a[href*=submissions]").first.click()
-    ida.page.wait_for_load_state("networkidle")  # the points so far are filled in by then
+    ida.page.wait_for_load_state("networkidle")  # by then, the current points are filled in
     box = ida.page.locator(f"input#{QUESTION}")
     box.fill("2.5")
     with ida.page.expect_response(lambda r: "/api/grade" in r.url and r.request.method != "GET"):
         box.blur()
     student = graded_by_hand(hub)
     assert student is not None
-    # Grading the same work again leaves it.
+    # Grading the same work again keeps the manual points.
     before = results(hub, student)
     regrade(hub, ida, student)
     assert results(hub, student) == before
@@ -515,7 +516,7 @@ def test_formgrader_typesets_formulas_without_anything_from_elsewhere(
 
 
 def graded_by_hand(hub: Demonstration) -> str | None:
-    """Whom the gradebook has 2.5 points by hand for."""
+    """The student with 2.5 manual points in the gradebook."""
     from nbgrader.api import Gradebook
 
     with Gradebook(f"sqlite:///{hub.root(ONE.name) / 'gradebook.db'}") as gradebook:
@@ -527,7 +528,7 @@ def graded_by_hand(hub: Demonstration) -> str | None:
 
 
 def version(path: Path) -> int:
-    """When a file was written, in ns; 0 while it is being replaced."""
+    """Modification time of a file in ns; 0 while it is being replaced."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -535,7 +536,7 @@ def version(path: Path) -> int:
 
 
 def regrade(hub: Demonstration, ida: Person, student: str) -> None:
-    """Press the dashboard's button, and wait until it is done."""
+    """Press the dashboard's Regrade button, and wait until the regrade is done."""
     path = hub.root(ONE.name) / "autograded" / student / ASSIGNMENT / "results.json"
     before = version(path)
     ida.get(f"/services/{ONE.name}-autograder/")
@@ -581,11 +582,11 @@ def state(hub: Demonstration, person: Person) -> dict:
     return answer.json()
 
 
-# --- a crowd, and a service that is killed ---
+# --- a crowd, and a killed service ---
 
 
 def service_pid(hub: Demonstration, course: Members) -> int | None:
-    """Process of a course's autograder service."""
+    """The pid of a course's autograder service."""
     for path in Path("/proc").glob("[0-9]*"):
         if is_of(path, course.grader):
             command = (path / "cmdline").read_bytes().split(b"\0")
@@ -595,7 +596,7 @@ def service_pid(hub: Demonstration, course: Members) -> int | None:
 
 
 def is_of(process: Path, user: str) -> bool:
-    """Whether a process is there, and runs under this account."""
+    """Whether a process exists and runs under this account."""
     try:
         return process.stat().st_uid == pwd.getpwnam(user).pw_uid and bool(
             (process / "cmdline").read_bytes()
@@ -606,7 +607,7 @@ def is_of(process: Path, user: str) -> bool:
 
 @dataclass
 class Crowd:
-    """The answers to thirty students who handed in within a minute, and who was killed."""
+    """The answers to thirty submissions within a minute, and the pid of the killed service."""
 
     answers: dict[str, dict]
     killed: int
@@ -626,7 +627,7 @@ def crowd(hub: Demonstration) -> Crowd:
         for cell in notebook["cells"]:
             name = cell["metadata"].get("nbgrader", {}).get("grade_id")
             if name in cells:
-                # Each wrote it in their own words, and number 1 … 29 got a different amount done.
+                # All submissions differ, and numbers 1 … 29 have done different amounts.
                 done = number == 0 or list(cells).index(name) <= number % len(cells)
                 if done:
                     cell["source"] = f"# {student}\n{cells[name]}"
@@ -660,7 +661,7 @@ def test_everybody_is_graded_once_though_the_service_was_killed(
         assert len(inbound(hub, student, OTHER.name)) == 1
         found = results(hub, student, OTHER.name)
         assert found["score"] == crowd.answers[student]["score"]
-    # One page for the one notebook of each: none missing, none twice.
+    # One page for each student's only notebook.
     assert len(list((hub.exchange / OTHER.name / "feedback").glob("*.html"))) == len(CROWD)
 
 
@@ -687,5 +688,5 @@ def test_first_come_first_served(crowd: Crowd) -> None:
     finished = sorted(others, key=lambda answer: answer["answered"])
     workers = max(2, os.cpu_count() or 1)
     for place, answer in enumerate(order):
-        # Those graded at the same time may end in any order.
+        # Submissions that are graded at the same time may end in any order.
         assert abs(finished.index(answer) - place) <= 2 * workers

@@ -1,4 +1,4 @@
-"""A Hub of one's own, set up by the command that docs/hub.md names, and what students see of it."""
+"""A Hub installed by the command in docs/hub.md, and what students can see of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FILTERS = NOTEBOOKS[0]
 FULL = sum(max_points(FILTERS).values())
 HALF = solution_cells(FILTERS)[:3]
 
-# Says which of the files named on standard input can be opened.
+# Prints which of the files named on standard input can be opened.
 OPEN = """
 import os, sys
 for path in sys.stdin.read().split("\\0"):
@@ -57,7 +57,7 @@ for path in sys.stdin.read().split("\\0"):
     print(path)
 """
 
-# --- what the settings may say ---
+# --- the settings ---
 
 GOOD = """
 folder = "/srv/hub"
@@ -113,7 +113,7 @@ def test_the_units_commands_are_those_that_start_the_hub(tmp_path: Path) -> None
     verify = shutil.which("systemd-analyze")
     if verify is None:
         pytest.skip("there is no systemd-analyze here")
-    # Of the programs it names only whether they are there is looked at.
+    # systemd only checks that the named programs exist.
     text = site.unit_text().replace(site.start[0], sys.executable)
     unit = tmp_path / "course-hub.service"
     unit.write_text(text.replace(str(site.state), str(tmp_path)))
@@ -130,7 +130,7 @@ def of_unit(text: str) -> tuple[list[str], Path, dict[str, str]]:
     return command, folder, {name: value for name, _, value in variables}
 
 
-# --- what stands in the way ---
+# --- obstacles ---
 
 
 @as_root
@@ -156,12 +156,12 @@ def test_a_home_without_an_account_is_given_to_nobody(tmp_path: Path) -> None:
     assert name not in Path("/etc/passwd").read_text()
 
 
-# --- two courses from nothing ---
+# --- two new courses ---
 
 
 @dataclass(frozen=True)
 class Installed:
-    """An installation, and what the command said: when it set up, and when it did so again."""
+    """An installation, with the outcomes of the first and the second run of the command."""
 
     site: Site
     clone: Path
@@ -176,7 +176,7 @@ class Installed:
 
 
 def install(clone: Path, settings: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The command, as an administrator whose files are closed to others would run it."""
+    """Run the command like an administrator whose files are closed to others."""
     return subprocess.run(
         [sys.executable, "-m", "hub.install", settings, *options],
         cwd=clone,
@@ -188,7 +188,7 @@ def install(clone: Path, settings: Path, *options: str) -> subprocess.CompletedP
 
 
 def closed_clone(folder: Path) -> None:
-    """What of the repository is installed, as a clone that was made under umask 077."""
+    """Copy the installed parts of the repository, like a clone made under umask 077."""
     folder.mkdir()
     for name in ("autograder", "data", "hub", "release", "source", "solutions"):
         ignore = shutil.ignore_patterns("__pycache__", "mnist", "mdc_session*")
@@ -202,7 +202,7 @@ def closed_clone(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Installed]:
-    """Two courses with accounts that nobody else has; everything is removed in the end."""
+    """Two courses with unique accounts; everything is removed in the end."""
     token = secrets.token_hex(3)
     top = Path(tempfile.mkdtemp(prefix="kit-hub-"))
     top.chmod(0o755)
@@ -240,7 +240,7 @@ assignments = ["{ASSIGNMENT}"]
 
 
 def free_ports(count: int) -> tuple[int, int]:
-    """Two numbers: of one free port, and of the first of `count` free ones in a row."""
+    """A free port, and the first of `count` consecutive free ports."""
     while True:
         base = random.randrange(20_000, 32_000)
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
@@ -250,11 +250,11 @@ def free_ports(count: int) -> tuple[int, int]:
 
 
 def versions(site: Site) -> dict[str, tuple[int, ...]]:
-    """What would tell that a file or folder of the installation was written anew."""
+    """Metadata of the installation's files and folders, which change when they are rewritten."""
     found = {}
     for path in [p for p in site.folder.rglob("*") if "site-packages" not in p.parts]:
         status = path.lstat()
-        # Looking leaves traces of its own: caches of the programs it starts.
+        # The checks themselves leave caches of the programs that they start.
         if path.is_file() and not {"__pycache__", ".autograder"} & set(path.parts):
             found[str(path)] = (status.st_ino, status.st_mtime_ns, status.st_uid, status.st_mode)
     return found
@@ -304,7 +304,7 @@ def test_accounts_have_private_homes_and_no_password(installed: Installed) -> No
 def test_a_release_that_is_there_does_not_keep_the_gradebook_empty(
     installed: Installed, tmp_path: Path
 ) -> None:
-    """As after a gradebook was lost, or a release copied into the course's folder."""
+    """For example, after the gradebook was lost or a release copied into the course's folder."""
     course = installed.site.courses[1]
     root = installed.site.root(course)
     assert list((root / "release" / ASSIGNMENT).glob("*.ipynb"))
@@ -332,7 +332,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def found(installed: Installed) -> str:
-    """What --check says of an installation with many faults; nothing is left of them."""
+    """The output of --check for an installation with many faults, which are undone afterwards."""
     site = installed.site
     one, *_ = site.courses
     names = words(installed)
@@ -358,7 +358,7 @@ def found(installed: Installed) -> str:
 
 
 def words(installed: Installed) -> dict[str, str]:
-    """The addresses in an installation that the faults name."""
+    """The paths and names in an installation that the faults mention."""
     site = installed.site
     one, *_ = site.courses
     return {
@@ -383,12 +383,12 @@ def test_check_names_what_is_not_in_order(installed: Installed, found: str, faul
         assert text.format(**words(installed)) in found
 
 
-# --- what is handed in is graded ---
+# --- submissions are graded ---
 
 
 @pytest.fixture(scope="module")
 def graded(installed: Installed) -> Iterator[Installed]:
-    """Both courses, after a student of each has handed in and has been graded."""
+    """Both courses, each with a graded submission."""
     site = installed.site
     command, folder, variables = of_unit(site.unit.read_text())
     log = site.folder.parent / "hub.log"
@@ -420,7 +420,7 @@ def graded(installed: Installed) -> Iterator[Installed]:
 
 
 def up(url: str) -> bool:
-    """Whether it answers."""
+    """Whether the address answers."""
     try:
         with urllib.request.urlopen(url, timeout=5) as page:
             return page.status == 200
@@ -467,7 +467,7 @@ def test_a_submission_in_each_course_has_the_right_score(graded: Installed) -> N
 def test_a_student_reads_nothing_but_what_is_theirs(graded: Installed) -> None:
     site = graded.site
     one, two = site.courses
-    reader = one.students[1]  # who has handed in nothing, and is in one course
+    reader = one.students[1]  # has no submission, and is in one course only
     others = {name for c in site.courses for name in (c.grader, *c.people)} - {reader}
     private = [
         *(site.root(course) for course in site.courses),
@@ -478,7 +478,7 @@ def test_a_student_reads_nothing_but_what_is_theirs(graded: Installed) -> None:
     ]
     paths = [path for top in private for path in top.rglob("*")]
     names = "\0".join(map(str, paths))
-    # What must be among them, or a refusal would mean nothing.
+    # These files must be among them, or the test would prove nothing.
     for course in site.courses:
         root, student = site.root(course), course.students[0]
         for wanted in (
@@ -492,7 +492,7 @@ def test_a_student_reads_nothing_but_what_is_theirs(graded: Installed) -> None:
     assert any(path.name == "test_1_orenist_filter.py" for path in paths), "hidden checks"
     assert site.description in paths
     assert opened(reader, site, names) == []
-    # The same script can read what is the student's, and the owners can read what is theirs.
+    # The same script can read the student's own files, and the owners can read theirs.
     own = site.exchange / one.name / "outbound" / ASSIGNMENT / f"{FILTERS}.ipynb"
     assert opened(reader, site, str(own)) == [str(own)]
     of_grader = opened(one.grader, site, names)
@@ -528,7 +528,7 @@ def test_what_a_student_finds_by_looking_around_is_for_everybody(graded: Install
 
 
 def opened(user: str, site: Site, names: str) -> list[str]:
-    """Which files a user can open, of those named."""
+    """The files among those named that a user can open."""
     done = subprocess.run(
         [site.students_environment / "bin" / "python", "-I", "-c", OPEN],
         input=names,

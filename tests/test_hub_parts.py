@@ -1,4 +1,4 @@
-"""What the Hub is made of, one at a time; tests/test_hub.py has it all together."""
+"""The parts of the Hub, one by one; tests/test_hub.py tests them together."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ print(PageExporter().from_notebook_node(notebook, {"metadata": {"name": "one"}})
 
 
 def test_pages_are_laid_out_where_one_environment_stands_on_another(folder: Path) -> None:
-    """As a grader's does: `share`, with nbconvert's templates, is a link in it."""
+    """Like a grader's environment, in which `share`, with nbconvert's templates, is a link."""
     environment._make_venv(folder / "env", Path(sys.executable).resolve())
     below = environment._site_packages(Path(sys.prefix))
     (environment._site_packages(folder / "env") / "below.pth").write_text(f"{below}\n{ROOT}\n")
@@ -98,7 +98,7 @@ def test_pages_are_laid_out_where_one_environment_stands_on_another(folder: Path
 
 
 def test_students_and_course_leave_out_the_same_files() -> None:
-    """Students' servers cannot read the course's configuration, so the list stands twice."""
+    """Students' servers cannot read the course's configuration, so the list is duplicated."""
     course = PyFileConfigLoader("nbgrader_config.py", str(ROOT)).load_config()
     folder = ROOT / "hub" / "jupyter" / "everyone"
     everyone = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
@@ -157,7 +157,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make accou
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A demonstration's folder, which every account can reach."""
+    """A demonstration's folder, reachable for every account."""
     made = Path(tempfile.mkdtemp(prefix=accounts.PREFIX))
     made.chmod(0o755)
     yield made
@@ -166,13 +166,13 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def name() -> str:
-    """The name of an account that nobody else has."""
+    """A unique name for an account."""
     return f"kit-{secrets.token_hex(6)}"
 
 
 @dataclass(frozen=True)
 class Somebody:
-    """An account that was on the machine before, and something that runs under it."""
+    """An account that existed before, and a process that runs under it."""
 
     name: str
     uid: int
@@ -198,14 +198,14 @@ def somebody(name: str) -> Iterator[Somebody]:
 
 
 def exists(account: str) -> bool:
-    """Whether there is such an account, or such a group."""
+    """Whether an account or group with this name exists."""
     lines = [*Path("/etc/passwd").read_text().splitlines()]
     lines += Path("/etc/group").read_text().splitlines()
     return any(line.partition(":")[0] == account for line in lines)
 
 
 def made_and_left(folder: Path, name: str) -> None:
-    """Accounts of a process that ends without removing them."""
+    """Create an account in a process that ends without removing it."""
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
@@ -280,7 +280,7 @@ def test_what_runs_has_its_accounts_to_itself(folder: Path, name: str) -> None:
 
 @as_root
 def test_a_number_that_another_process_has_now_protects_nothing(folder: Path, name: str) -> None:
-    """The mark names this process's number, but not its start."""
+    """The mark has this process's pid, but another start time."""
     me = Process.of(os.getpid())
     run = accounts.Run(Process(me.pid, me.start - 1), "0" * 16)
     accounts.create(run, [name], {}, folder)
@@ -313,7 +313,7 @@ def test_an_account_that_was_changed_since_is_somebodys(
 
 @as_root
 def test_what_ran_before_is_not_the_accounts(folder: Path, name: str) -> None:
-    """User ids are used again: what runs under one already keeps it from the demonstration."""
+    """User ids are reused; the demonstration avoids those of running processes."""
     numbers = processes.owners() | {entry.pw_uid for entry in pwd.getpwall()}
     taken = max(numbers & set(accounts.NUMBERS), default=accounts.NUMBERS[0]) + 1
     before = subprocess.Popen(["sleep", "600"], user=taken)
@@ -328,7 +328,7 @@ def test_what_ran_before_is_not_the_accounts(folder: Path, name: str) -> None:
         before.wait()
 
 
-# --- whatever ends a demonstration ends its Hub ---
+# --- a demonstration's end, of any kind, ends its Hub ---
 
 HUB = """
 import os, subprocess, sys, time
@@ -351,7 +351,7 @@ time.sleep(600)
 
 @pytest.fixture
 def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Process]]:
-    """A process that has started something by a lifeline, and the lifeline."""
+    """A process that has started a command by a lifeline, and the lifeline."""
     (folder / "state").mkdir()
     command = [sys.executable, "-c", STARTER, str(folder), sys.executable, "-c", HUB]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
@@ -369,7 +369,7 @@ def alive(some: list[Process]) -> list[Process]:
 
 
 def gone(some: list[Process], seconds: float = 60) -> bool:
-    """Whether all of them end within that time."""
+    """Whether all of these processes end within that time."""
     deadline = time.monotonic() + seconds
     while alive(some) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -398,7 +398,7 @@ def test_the_command_ends_with_a_lifeline_that_was_killed(
     command = min(below, key=lambda process: process.start)
     lifeline.send(signal.SIGKILL)
     assert gone([command])
-    processes.end(lambda: alive(below))  # a Hub would have ended these
+    processes.end(lambda: alive(below))  # a real Hub would have ended these
 
 
 def test_a_demonstration_that_was_killed_is_waited_for(
@@ -435,7 +435,7 @@ def test_a_signal_reaches_the_process_that_was_meant() -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "listening\n"
         now = Process.of(child.pid)
-        Process(now.pid, now.start - 1).send(signal.SIGUSR1)  # would be heard first
+        Process(now.pid, now.start - 1).send(signal.SIGUSR1)  # would arrive first
         now.send(signal.SIGUSR2)
         heard = child.stdout.readline()
         now.send(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What students and the grader may rely on in `source/ch4-cnn/input_data.py`."""
+"""The interface of `source/ch4-cnn/input_data.py` for students and the grader."""
 
 import gzip
 import importlib.util
@@ -31,7 +31,7 @@ def input_data():
 
 @pytest.fixture(autouse=True)
 def away_from_real_data(tmp_path, monkeypatch):
-    """No MNIST of this machine, no downloader, no limit left over from elsewhere."""
+    """Hide this machine's MNIST and downloaders, and clear limits from the environment."""
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
@@ -40,7 +40,7 @@ def away_from_real_data(tmp_path, monkeypatch):
 
 
 def arrays(mark=0):
-    """Image k carries k in its first pixel and `mark` in its last, label k % 10."""
+    """Arrays in which image k has k in its first pixel, `mark` in its last, and label k % 10."""
     result = []
     for count in (TRAIN, TEST):
         images = np.zeros((count, 28, 28), np.uint8)
@@ -275,7 +275,7 @@ def test_an_empty_batch_is_refused(input_data, folder):
 
 
 def test_batches_need_no_new_numpy_and_are_those_of_its_spawn(input_data, tmp_path, monkeypatch):
-    """`Generator.spawn` came with NumPy 1.25."""
+    """`Generator.spawn` exists since NumPy 1.25."""
     drawn = [rng.permutation(TRAIN) for rng in np.random.default_rng(3).spawn(2)]
 
     class Older(np.random.Generator):

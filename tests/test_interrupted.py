@@ -1,4 +1,4 @@
-"""A run that is interrupted, or loses one of its processes, loses nothing and repeats nothing."""
+"""A run that is interrupted or loses a process loses no results and repeats none."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FIRST, SECOND = NOTEBOOKS
 STUDENTS = 4
 GRADE = ("autograder", "grade", ASSIGNMENT, "--jobs", "2")
 AUTOGRADE = ("nbgrader", "autograde", ASSIGNMENT)
-STRUCK = 2  # the number of the notebook that is being graded when something happens
+STRUCK = 2  # the number of the notebook whose grading is disturbed
 
 
 @pytest.fixture
 def course(tmp_path: Path) -> Iterator[GatedCourse]:
-    """A class that has handed in; the third student's notebooks wait at their gates.
+    """A class with submissions, in which the third student's notebooks wait at their gates.
 
-    So both workers wait, and nothing is between its end and its record when something happens.
+    Both workers then wait, and no finished notebook is still unrecorded when a test interferes.
     """
     with GatedCourse.make(tmp_path, STUDENTS) as course:
         for name in NOTEBOOKS:
@@ -35,7 +35,7 @@ def course(tmp_path: Path) -> Iterator[GatedCourse]:
 
 
 def wait_for_both(course: GatedCourse) -> list[int]:
-    """Wait until both workers are at the gates, and all before them is kept; the workers."""
+    """Wait until both workers are at the gates and earlier results are cached; return the pids."""
     workers = [course.wait_for_start(STRUCK, name) for name in NOTEBOOKS]
     poll(lambda: course.remembered() == STRUCK * len(NOTEBOOKS), "results to be kept")
     assert len(set(workers)) == len(NOTEBOOKS)
@@ -43,14 +43,14 @@ def wait_for_both(course: GatedCourse) -> list[int]:
 
 
 def everything_is_graded_once(course: GatedCourse) -> None:
-    """Every notebook was graded to the end, once, and stands in the gradebook with full marks."""
+    """Assert that every notebook was graded exactly once and recorded with full marks."""
     assert course.times_graded() == dict.fromkeys(course.all_notebooks(), 1)
     assert course.recorded() == {student: [2.0, 2.0] for student in course.students}
     course.no_file_is_half_written()
 
 
 def written_by_now(course: GatedCourse) -> dict[str, tuple[int, int] | None]:
-    """The results of the students before the one that waits: which files, and how old."""
+    """Identity and age of the result files of the students before the waiting one."""
     written = {student: course.written(student) for student in course.students[:STRUCK]}
     assert None not in written.values()
     return written
@@ -59,14 +59,14 @@ def written_by_now(course: GatedCourse) -> dict[str, tuple[int, int] | None]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_where_it_was(course: GatedCourse, how: signal.Signals) -> None:
     process = course.start(*GRADE)
-    said = [process.stdout.readline() for _ in range(STRUCK)]  # a line for each that is recorded
+    said = [process.stdout.readline() for _ in range(STRUCK)]  # one line per recorded student
     assert [line.split()[-2:] for line in said] == [["s0", "4/4"], ["s1", "4/4"]], (
         process.communicate(timeout=PATIENCE)
     )
     wait_for_both(course)
     before = written_by_now(course)
     if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
+        os.killpg(process.pid, how)  # like a terminal
     else:
         process.send_signal(how)
     out, err = process.communicate(timeout=PATIENCE)
@@ -97,7 +97,7 @@ def test_a_killed_worker_costs_its_notebook_another_try_and_nothing_else(
     workers = wait_for_both(course)
     assert process.pid not in workers
     os.kill(workers[0], signal.SIGKILL)
-    # The other goes with the broken pool; were its gate open, it could end its notebook before.
+    # The broken pool ends the other worker, too; an open gate would let it finish first.
     poll(lambda: not set(workers) & set(course.processes()), "end of both workers")
     course.open_gates()
     _, err = process.communicate(timeout=PATIENCE)
@@ -113,7 +113,7 @@ def test_a_killed_warm_interpreter_is_nobodys_fault(course: GatedCourse) -> None
     family = course.warm_interpreter_and_kernels()
     os.kill(family[0], signal.SIGKILL)
     poll(lambda: not set(family) & set(course.processes()), "end of its kernels")
-    # The check asks its kernel, which is gone, for one more value.
+    # The check queries its kernel, which is gone, once more.
     course.open_gates()
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
@@ -126,7 +126,7 @@ def test_a_notebook_that_ends_every_worker_takes_no_other_along(course: GatedCou
     process = course.start(*GRADE)
     workers = wait_for_both(course)
     course.open_gate(STRUCK, SECOND)
-    # What is graded beside it waits at its gate, so that its worker ends before it is done.
+    # The other notebook waits at its gate, so its worker ends before it is finished.
     poll(lambda: not set(workers) & set(course.processes()), "end of both workers")
     course.open_gates()
     out, err = process.communicate(timeout=PATIENCE)
@@ -134,8 +134,8 @@ def test_a_notebook_that_ends_every_worker_takes_no_other_along(course: GatedCou
     assert "the grader stopped while grading it (BrokenProcessPool)" in out
     others = course.all_notebooks() - {(STRUCK, SECOND)}
     assert course.times_graded() == dict.fromkeys(others, 1)
-    # Both were lost once, together; after that nothing was graded beside the one that ends its
-    # worker.  Recording its submission does not try it again.
+    # Both were lost together once; after that, the notebook that ends its worker was graded alone.
+    # Recording its submission does not try it again.
     tries = Counter((number, name) for number, name, _ in course.log("start"))
     again = {(STRUCK, FIRST): 2, (STRUCK, SECOND): 1 + ATTEMPTS}
     assert tries == {**dict.fromkeys(others, 1), **again}
@@ -167,7 +167,7 @@ def test_a_fault_of_the_grader_is_no_mark_and_is_not_remembered(course: GatedCou
     assert (failed["status"], failed["reason"]) == ("failed", said)
     assert [cell["points"] for cell in failed["cells"]] == [0]
     assert (graded["status"], graded["cells"][0]["points"]) == ("graded", 2)
-    # Tried twice, however many notebooks are recorded of the submission.
+    # Tried twice, regardless of the number of notebooks in the submission.
     assert [entry[:2] for entry in course.log("start")].count((0, FIRST)) == 2
     assert course.remembered() == len(course.all_notebooks()) - 1
 

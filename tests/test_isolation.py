@@ -1,7 +1,7 @@
 """What a kernel cannot do, at each level of confinement.
 
-Attempts are made by a notebook's own cells.  The same attempts succeed, or fail in another way,
-in a kernel that nothing confines: what is refused here is refused by the sandbox.
+The attempts run in a notebook's own cells.  In an unconfined kernel the same attempts succeed or
+fail in another way, so it is the sandbox that refuses them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from autograder.kernel.child import UNCONFINED, Limits, Order
 LEVELS = (isolate.NAMESPACES, isolate.LANDLOCK)
 AS_ROOT = os.geteuid() == 0
 
-# --- a kernel that is told what to try ---
+# --- a kernel that runs given attempts ---
 
 ATTEMPT = """
 import ctypes, errno, fcntl, mmap, os, resource, signal, socket, subprocess, sys, threading, time
@@ -96,7 +96,7 @@ Start = Callable[..., NotebookRun]
 
 @contextlib.contextmanager
 def starting(folder: Path) -> Iterator[Start]:
-    """Start kernels, each in a folder of its own below `folder`; they end with the block."""
+    """Start kernels, each in its own folder below `folder`; they end with the block."""
     running: list[NotebookRun] = []
 
     def start(place: Sandbox, *sources: str, seconds: float = 30) -> NotebookRun:
@@ -115,18 +115,18 @@ def starting(folder: Path) -> Iterator[Start]:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that tries what it is told."""
+    """A kernel that runs given attempts."""
 
     run: NotebookRun
     level: str
 
     def attempt(self, source: str) -> Any:
-        """What `source` leaves in `got`, "done", or the name of the error number it met."""
+        """The value of `got` after `source`, "done" without one, or the name of its errno."""
         return self.run.values_at("check-1").call("attempt", source)
 
     @property
     def pid(self) -> int:
-        """The process number, as the grader sees it."""
+        """The pid of the kernel in the grader's namespace."""
         return int(self.run._manager.provisioner.process.pid)
 
     @property
@@ -143,7 +143,7 @@ def kernel(place: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def free(warm: WarmInterpreter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """A kernel that nothing confines."""
+    """An unconfined kernel."""
     with starting(tmp_path_factory.mktemp("free")) as start:
         yield Kernel(start(Sandbox(warm.address, UNCONFINED), ATTEMPT), UNCONFINED)
 
@@ -155,7 +155,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def members(group: int) -> set[int]:
-    """The processes of a process group, zombies not counted."""
+    """The processes of a process group, without zombies."""
     found = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -166,7 +166,7 @@ def members(group: int) -> set[int]:
 
 
 def status_of(pid: int) -> dict[str, str]:
-    """What Linux says of a process."""
+    """The fields of a process's status in /proc."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
@@ -233,7 +233,7 @@ def test_names_cannot_be_looked_up(kernel: Kernel) -> None:
     assert kernel.attempt("socket.getaddrinfo('localhost', 80)") == "gaierror"
 
 
-# --- no view of anything else ---
+# --- no view of other files and processes ---
 
 HIDDEN = {
     "a file": "SECRET_FILE",
@@ -281,7 +281,7 @@ def test_a_kernel_sees_no_process_but_its_own(kernel: Kernel) -> None:
         assert seen == ["1"]
 
 
-# What TensorFlow, NumPy, matplotlib, psutil and the C library read about themselves.
+# Files that TensorFlow, NumPy, matplotlib, psutil and the C library read about their own process.
 OF_ITS_OWN = (
     *(f"/proc/self/{n}" for n in "cmdline comm environ limits maps stat statm status".split()),
     *(f"/proc/thread-self/{name}" for name in ("comm", "maps", "stat")),
@@ -311,7 +311,7 @@ def test_a_tensorflow_session_runs(kernel: Kernel) -> None:
     assert kernel.attempt(TENSORFLOW) == 3
 
 
-# The same from the kernel, from a process that it forks, and from a program that it starts.
+# The same attempt from the kernel, from a forked process, and from a new program.
 TELLING = {
     "itself": "got = open({path}, 'rb').read(1)",
     "a fork": "in_child(lambda: open({path}, 'rb').read(1))",
@@ -334,7 +334,7 @@ def test_nothing_is_told_about_another_process(
 
 @pytest.mark.parametrize("name", ["latex2mathml", "matplotlib_inline", "yaml"])
 def test_what_is_installed_can_be_found(kernel: Kernel, name: str) -> None:
-    """Also after Python has been told to look at the folders again."""
+    """Also after the import caches are invalidated."""
     source = f"""
         import importlib, pathlib
         importlib.invalidate_caches()
@@ -354,7 +354,7 @@ DOCUMENTED = {
 
 
 def test_the_environment_is_the_documented_one(kernel: Kernel) -> None:
-    # Libraries and IPython add some of their own; none comes from the grader.
+    # Libraries and IPython add variables; none comes from the grader.
     now = set(kernel.attempt("got = list(os.environ)"))
     assert now >= DOCUMENTED - {"LANG"}
     added = now - DOCUMENTED
@@ -382,7 +382,7 @@ def test_no_descriptor_is_inherited_but_the_documented_ones(
     assert not {target for target in theirs if "pidfd" in target}
 
 
-# --- no writing but in the scratch folder ---
+# --- no writing outside the scratch folder ---
 
 WRITING = {
     "overwrite": "open(SECRET_FILE, 'w').write('gone')",
@@ -507,7 +507,7 @@ def test_a_kernel_cannot_reach_a_sibling_or_the_warm_interpreter(
     sibling.attempt("open('mine.txt', 'w').write('mine')")
     for pid in (sibling.pid, warm._process.pid, os.getpid()):
         for number in (signal.SIGKILL, signal.SIGSTOP, 0):
-            # Numbers of a kernel's own namespace may happen to be the same.
+            # Small pids may also exist in the kernel's own namespace.
             if kernel.level == isolate.LANDLOCK or pid not in range(1, 20):
                 assert kernel.attempt(f"os.kill({pid}, {int(number)})") in ("EPERM", "ESRCH")
     theirs = str(sibling.scratch / "mine.txt")
@@ -516,10 +516,10 @@ def test_a_kernel_cannot_reach_a_sibling_or_the_warm_interpreter(
     assert kernel.attempt(f"socket.socket(socket.AF_UNIX).connect({warm.address!r})") == NO_FAMILY
     assert kernel.attempt(f"socket.socketpair()[0].connect({warm.address!r})") == "EPERM"
     assert sibling.attempt("got = open('mine.txt').read()") == "mine"
-    assert refused(warm, place.level) == ""  # the warm interpreter still forks
+    assert refused(warm, place.level) == ""  # the warm interpreter can still fork
 
 
-# --- the grader is nobody's deputy ---
+# --- the grader is no confused deputy ---
 
 LURE = """
 import os, socket, time
@@ -550,7 +550,7 @@ THEN = {
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket that only the grader can reach; `getsockname` tells where."""
+    """A socket that only the grader can reach; `getsockname` gives its path."""
     (tmp_path / "private").mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "private" / "door"))
@@ -564,7 +564,7 @@ def door(tmp_path: Path) -> Iterator[socket.socket]:
 def test_a_kernel_cannot_send_the_grader_elsewhere(
     place: Sandbox, start: Start, door: socket.socket, then: str
 ) -> None:
-    """It swaps its sockets for links, and ends the connections that stand."""
+    """The kernel replaces its sockets with links and closes its connections."""
     code, reason = THEN[then]
     run = start(place, "a = 1", f"{LURE}\nlure({door.getsockname()!r}){code}", "b = 2", seconds=20)
     assert run.values_at("check-1").value("a") == 1
@@ -578,14 +578,14 @@ def test_a_kernel_cannot_send_the_grader_elsewhere(
 def test_nothing_of_a_kernel_has_a_name_but_its_scratch_folder(
     place: Sandbox, kernel: Kernel
 ) -> None:
-    """Neither its log nor its sockets: what has no name cannot be swapped."""
+    """Its log and its sockets have no path that could be replaced."""
     named = kernel.run._log.name
     assert not os.path.exists(named)
     assert not list(place.folder.glob("kit-run-*"))
     assert kernel.attempt("os.write(1, b'said by a kernel\\n'); os.fchmod(1, 0)") in (
         *("done", "EPERM", "EACCES"),
     )
-    # A thread of the kernel's carries what it writes to the log.
+    # A thread in the kernel forwards its output to the log.
     until(lambda: "said by a kernel" in kernel.run.log().splitlines(), "the kernel's line", 10)
 
 
@@ -598,12 +598,12 @@ LISTENING = {
 
 @pytest.mark.parametrize("way", LISTENING)
 def test_a_kernel_makes_no_socket_of_its_own(kernel: Kernel, free: Kernel, way: str) -> None:
-    """Whoever can see its folder could connect there."""
+    """Anybody who can enter its folder could connect to such a socket."""
     assert free.attempt(LISTENING[way]) in ("done", "EBADF")
     assert kernel.attempt(LISTENING[way]) in ("EPERM", NO_FAMILY)
 
 
-# --- no new rights, no system call that nobody needs ---
+# --- no new privileges, no unneeded system calls ---
 
 
 def test_no_capability_and_no_way_to_one(kernel: Kernel) -> None:
@@ -643,7 +643,7 @@ def test_a_program_with_a_set_user_bit_gains_nothing(kernel: Kernel) -> None:
     assert kernel.attempt("get_ipython().user_ns.pop('kept')[0].kill()") == "done"
 
 
-# By number on x86-64; with arguments that outside of the sandbox do nothing.
+# System calls by their numbers on x86-64, with arguments that have no effect outside the sandbox.
 CALLS = {
     "mount": "call(165, 0, 0, 0, 0, 0)",
     "umount2": "call(166, 0, 0)",
@@ -709,15 +709,15 @@ def test_calls_that_no_notebook_needs_are_refused(kernel: Kernel, name: str) -> 
 @pytest.mark.skipif(not AS_ROOT, reason="without root the kernel refuses many of them itself")
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")
 def test_it_is_the_sandbox_that_refuses_them(free: Kernel) -> None:
-    # Calls that a machine may not know, or refuse to everybody in a container.
+    # Calls that a machine may lack, or refuse to everybody in a container.
     unknown_here = {"a call of tomorrow", "memfd_secret", "kcmp", "acct"}
     unknown_here |= {"kexec_load", "init_module"}
     same = {name for name in CALLS if free.attempt(CALLS[name]) in ("EPERM", "ENOSYS")}
     assert same <= unknown_here
 
 
-# What one kernel does, and what another, which reads the same library, sees of it: every way to
-# look raises EAGAIN when the other has acted.
+# For each covert channel through a library that two kernels read: the sender's action, and the
+# receiver's test, which raises EAGAIN after that action.
 SAME_FILE = """
 import struct
 file = open(os.__file__, 'rb')
@@ -768,7 +768,7 @@ CHANNELS = {
 
 
 def seen(sender: Kernel, receiver: Kernel, name: str) -> list[str]:
-    """What a receiver finds before and after the sender has done its part."""
+    """The results of the receiver's test before and after the sender's action."""
     act, look = (SAME_FILE + textwrap.dedent(part) for part in CHANNELS[name])
     looking = f"try:\n{textwrap.indent(look, '    ')}\n    got = 'free'\n" + textwrap.dedent(
         """
@@ -787,7 +787,7 @@ def seen(sender: Kernel, receiver: Kernel, name: str) -> list[str]:
 def test_two_kernels_at_one_time_do_not_signal_through_a_library(
     place: Sandbox, kernel: Kernel, start: Start, name: str
 ) -> None:
-    """The course's solution runs in one of them, and the other's output is shown."""
+    """One of them may run the course's solution, while the other's output is shown."""
     assert seen(Kernel(start(place, ATTEMPT), place.level), kernel, name) == ["refused", "refused"]
 
 
@@ -800,7 +800,7 @@ def test_without_the_sandbox_they_would(
     assert seen(sender, free, name) == ["free", "taken"]
 
 
-# One thread makes a static variable of C++, and another one needs it meanwhile.
+# One thread initialises a C++ static variable while another one waits for it.
 GUARDED = """
 standard = ctypes.CDLL("libstdc++.so.6")
 guard, made = ctypes.c_uint64(0), []
@@ -834,7 +834,7 @@ def test_a_thread_that_waits_for_a_static_variable_goes_on(kernel: Kernel) -> No
 
 
 def test_the_libraries_keep_no_time_of_reading(place: Sandbox, kernel: Kernel) -> None:
-    """What one kernel has read, another must not see; only root may tell a mount to forget it."""
+    """Kernels must not see what others have read; only root can set noatime on a mount."""
     if not AS_ROOT or place.level != isolate.NAMESPACES:
         pytest.skip("only with a mount namespace of root's")
     assert kernel.attempt("got = bool(os.statvfs(os.__file__).f_flag & os.ST_NOATIME)") is True
@@ -855,7 +855,7 @@ def test_the_calls_of_another_machine_end_the_process(kernel: Kernel) -> None:
 def test_without_scoped_signals_the_calls_themselves_are_refused(
     warm: WarmInterpreter, outside: Outside, tmp_path: Path
 ) -> None:
-    """Before its interface 6 Landlock knows no signals; this is how such a kernel is confined."""
+    """Before ABI 6, Landlock has no signal scope; this simulates such a Linux kernel."""
     script = f"""
         import os, signal, sys
         import pyseccomp
@@ -883,12 +883,12 @@ def test_without_scoped_signals_the_calls_themselves_are_refused(
     assert outside.victim.poll() is None
 
 
-# --- limits: a reason, and the points shown before ---
+# --- limits: the reason is reported, and earlier points are kept ---
 
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give kernels started from now on these limits."""
+    """Set the limits of kernels that start from now on."""
     return lambda **limits: monkeypatch.setattr(
         run_module, "Order", partial(Order, limits=Limits(**limits))
     )
@@ -998,7 +998,7 @@ OVER = {
         os.mkdir('dark', 0o300)
         for n in range(600): open(f'dark/f{n}', 'w')
         """,
-        # Root looks into every folder.
+        # Root can read every folder.
         "made more than 500 files" if AS_ROOT else "made a folder that cannot be looked into",
     ),
     "files too deep for a path": (
@@ -1055,7 +1055,7 @@ def test_wall_time_ends_a_cell_that_will_not_be_interrupted(place: Sandbox, star
 def test_a_kernel_that_stops_itself_is_interrupted_and_goes_on(
     place: Sandbox, start: Start
 ) -> None:
-    """As at the other level, where process 1 of its namespace cannot be stopped from inside."""
+    """Like at the other level, where process 1 of its namespace cannot be stopped from inside."""
     source = (
         "import os, signal\nif os.fork() == 0:\n    os.kill(0, signal.SIGSTOP)\nos.killpg(0, 19)"
     )
@@ -1135,7 +1135,7 @@ def test_a_message_of_parts_without_end_is_stopped(
 
 
 def test_a_process_cannot_dump_its_memory(kernel: Kernel) -> None:
-    # A limit of 0 would still start a program that collects dumps.
+    # With a limit of 0, Linux would still start a program that collects dumps.
     assert kernel.attempt("got = list(resource.getrlimit(resource.RLIMIT_CORE))") == [1, 1]
     source = "pid = os.fork()\nif pid == 0: os.abort()\ngot = os.WCOREDUMP(os.waitpid(pid, 0)[1])"
     assert kernel.attempt(source) is False
@@ -1207,7 +1207,7 @@ def test_nothing_survives_its_kernel(
     beats, deadline = tmp_path / "work-0" / "beat", time.monotonic() + 10
     while not (beats.exists() and beats.stat().st_size > 1) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert beats.stat().st_size > 1  # it lives as long as its kernel
+    assert beats.stat().st_size > 1  # it runs as long as its kernel
     run.close()
     assert members(group) == set()
     size = beats.stat().st_size
@@ -1245,7 +1245,7 @@ def test_a_kernel_ends_with_the_process_that_ordered_it(
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root can become somebody else")
 def test_somebody_without_rights_confines_kernels_too(outside: Outside, tmp_path: Path) -> None:
-    """The warm interpreter and the grader run as `nobody`, in a mount namespace of the test's."""
+    """The warm interpreter and the grader run as `nobody`, in the test's mount namespace."""
     if shutil.which("unshare") is None or shutil.which("setpriv") is None:
         pytest.skip("unshare and setpriv are not there")
     tmp_path.chmod(0o777)
@@ -1288,7 +1288,7 @@ def test_somebody_without_rights_confines_kernels_too(outside: Outside, tmp_path
                     ]
         print(json.dumps(found))
     """
-    # A Python below root's home is out of others' reach but for a view of it in this namespace.
+    # A Python below root's home is only reachable through a bind mount in this namespace.
     home = Path(pwd.getpwuid(0).pw_dir)
     hidden = [p for p in (sys.base_prefix, sys.prefix) if Path(p).is_relative_to(home)]
     views = "".join(
@@ -1332,14 +1332,14 @@ def test_somebody_without_rights_confines_kernels_too(outside: Outside, tmp_path
         assert {name: answer for name, answer in answers.items() if answer not in allowed} == {}
 
 
-# --- what a machine does not allow is said, and nothing is graded ---
+# --- machines without the sandbox: an error, and nothing is graded ---
 
 NEITHER = (NAMESPACES, "landlock_create_ruleset")
 
 
 @pytest.fixture(scope="module")
 def small(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
-    """A course of one notebook, and one submission."""
+    """A course with one notebook and one submission."""
     course = course_copy()
     course.keep_first_notebook()
     shutil.copytree(course.root / "release" / ASSIGNMENT, course.submission("student"))
@@ -1408,7 +1408,7 @@ WAYS = ("wheel", "path", "table", "environment inside")
 def test_the_project_stays_hidden_wherever_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ) -> None:
-    """Below /usr, as in a container's image: from a wheel, and as a checkout in three ways."""
+    """Below /usr, as in a container image: from a wheel, and from a checkout in three ways."""
     base = tmp_path / "usr" / "local" / "lib"
     packages, project = base / "site-packages", base / "project"
     kit = packages if way == "wheel" else project
@@ -1451,6 +1451,6 @@ def test_the_project_stays_hidden_wherever_it_is_installed(
     for secret in ours:
         assert not [path for path in shown if secret.is_relative_to(path)], secret
         assert not [path for path in shown if Path(path).is_relative_to(secret)], secret
-    # What lies around it can be listed, as Python does to find a package.
+    # The folders around it can be listed, as Python must to find packages.
     assert (str(packages) in view.parts) == (way == "wheel")
     assert str(base) in view.parts

@@ -1,4 +1,4 @@
-"""What Jupyter and Colab allow in a cell works where it is graded, or says why it cannot."""
+"""Everything that Jupyter and Colab allow in a cell works in grading, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[..., tuple[list[str], NotebookRun]]
 
 @pytest.fixture
 def run(place: Sandbox, tmp_path: Path) -> Run:
-    """Run cells; what each prints or raises, and the run."""
+    """Run cells; return what each prints or raises, and the run."""
 
     def go(*sources: str) -> tuple[list[str], NotebookRun]:
         notebook = new_notebook(cells=[new_code_cell(each) for each in sources])
@@ -199,7 +199,7 @@ def test_what_cannot_be_is_said_with_the_error_first(grade: Grade, line: str, ca
     graded = grade(change)
     said = hint(graded, "ofe-05-graph")
     assert said.startswith("cell [OFE-05] was stopped by ")
-    assert f"({cause}" in said  # and not what the check is about
+    assert f"({cause}" in said  # and not the check's own hint
     wanted = max_points(FILTERS)
     assert points(graded) == {**wanted, "ofe-05-graph-check": 0.0}
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_is_said_with_the_error_first(grade: Grade, line: str, ca
 def test_an_index_of_another_machine_names_the_files_beside_it(
     place: Sandbox, tmp_path: Path
 ) -> None:
-    """So a notebook can restore what `tf.train.latest_checkpoint` finds."""
+    """A notebook can restore the checkpoint that `tf.train.latest_checkpoint` finds."""
     name = NOTEBOOKS[4]
     shutil.copytree(RELEASE, tmp_path, dirs_exist_ok=True)
     for suffix in ("index", "data-00000-of-00001"):

@@ -1,4 +1,4 @@
-"""What the machine, the account or the disk refuses is one line, and exit status 2."""
+"""Refusals by the machine, the account or the disk give one line and exit status 2."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SERVICE = (sys.executable, "-m", "autograder.hub")
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command says that refuses: a line without a trace."""
+    """The single line, without a traceback, that a refusing command prints."""
     assert (done.returncode, done.stdout.strip()) == (2, ""), done.stderr
-    # The service has a log besides.
+    # The service also prints this line of its log.
     (line,) = [x for x in done.stderr.splitlines() if " CRITICAL Unwritable directory" not in x]
     assert line.startswith("autograder: ")
     return line.removeprefix("autograder: ")
@@ -51,7 +51,7 @@ def course(tmp_path: Path, original: CourseCopy) -> CourseCopy:
     return course
 
 
-# --- the words ---
+# --- the messages ---
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def course(tmp_path: Path, original: CourseCopy) -> CourseCopy:
         ("x\n(sqlite3.OperationalError) database or disk is full\ny", "a disk is full, there is"),
         ("first\nOSError: [Errno 28] No space left on device: '/c/d'\nlast", "a disk is full"),
         ("[Errno 13] Permission denied: '/a'\n[Errno 28] No space left: '/b'", "a disk is full"),
-        # Faults of our own are not talked away.
+        # Our own faults are not explained away.
         (FileNotFoundError(errno.ENOENT, "No such file", "/c/a"), ""),
         (ValueError("28"), ""),
         (KeyError("gradebook"), ""),
@@ -105,7 +105,7 @@ def test_a_damaged_gradebook(course: CourseCopy, command: tuple[str, ...], how: 
     line = one_line(done)
     assert line.startswith(f"{path} cannot be used: ")
     assert ("it is a folder" if how == "folder" else "restore it from a backup") in line
-    # What was there is still there.
+    # The previous release is still there.
     assert sorted((course.root / "release").rglob("*")) == released
     if how == "cut":
         assert path.read_bytes() == whole[:50_000]
@@ -122,7 +122,7 @@ def test_a_notebook_of_the_course_that_is_none(course: CourseCopy, folder: str, 
     path.write_text(text, "utf-8")
     for command in (GRADE, RELEASE) if folder == "source" else (GRADE,):
         assert one_line(course.run(*command)).startswith(f"{path} is no notebook any more (")
-    assert other.exists()  # nbgrader removes a release that it cannot make
+    assert other.exists()  # nbgrader removes a release that it fails to generate
 
 
 # --- the configuration ---
@@ -147,7 +147,7 @@ def test_a_mistake_in_the_configuration(
 
 # --- the account ---
 
-# The command as an account that Linux does not know, without a home.
+# Runs the command under an unknown user id, without a home.
 UNKNOWN = """
 import os, pwd, sys
 del os.environ["HOME"]
@@ -157,7 +157,7 @@ from autograder.cli import main
 sys.argv[:] = sys.argv[1:]
 main()
 """
-# The command as an account to which the course does not belong; root may do everything.
+# Runs the command under an account that does not own the course, since root may do everything.
 STRANGER = """
 import os, sys
 import autograder.grading, autograder.record.copies, autograder.record.export
@@ -178,7 +178,7 @@ def test_an_account_without_a_home_needs_none(course: CourseCopy) -> None:
 
 @pytest.fixture
 def public(course: CourseCopy) -> Iterator[CourseCopy]:
-    """The course where every account may look for it."""
+    """The course in a folder that every account can enter."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     root = Path(shutil.move(course.root, folder / "course"))
@@ -201,7 +201,7 @@ def test_a_course_of_somebody_else(
     finally:
         path.chmod(mode)
     if closed == ".autograder" and command == EXPORT:
-        assert done.returncode == 0  # it reads the gradebook alone
+        assert done.returncode == 0  # it only reads the gradebook
         return
     line = one_line(done)
     assert "it is not for this account" in line
@@ -215,13 +215,13 @@ def test_a_locale_that_cannot_read_names(tmp_path: Path, course: CourseCopy) -> 
     there = CourseCopy(tmp_path / "수업")
     course.root.rename(there.root)
     there.submission("ada").parent.rename(there.root / "submitted" / "학생")
-    # Python then takes UTF-8, unless it is told not to.
+    # In the C locale, Python uses UTF-8 unless PYTHONUTF8 disables it.
     done = there.run(*EXPORT, LC_ALL="C", PYTHONUTF8="")
     assert (done.returncode, done.stderr) == (0, "")
     for command in (GRADE, EXPORT, RELEASE):
         line = one_line(there.run(*command, LC_ALL="C", PYTHONUTF8="0"))
         assert "LC_ALL=C.UTF-8" in line
-    # A terminal that shows no Hangul is no reason to fail.
+    # The command works on a terminal without Hangul.
     done = there.run("autograder", "grade", "ch4", LC_ALL="C", PYTHONIOENCODING="ascii")
     assert one_line(done).startswith("there is no assignment ch4 in ")
 
@@ -270,7 +270,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path, left: int) -> Path:
-    """A file that leaves `left` bytes of a disk."""
+    """Write a file that leaves `left` bytes on a disk."""
     filler = folder / "filler"
     free = shutil.disk_usage(folder).free
     filler.write_bytes(b"\0" * (free - left))
@@ -298,7 +298,7 @@ def test_a_full_disk(small_disk: Path, course: CourseCopy, command: tuple[str, .
 def test_a_disk_that_is_full_while_a_submission_is_recorded(
     small_disk: Path, course: CourseCopy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then nothing is half recorded, and with room the same command goes on."""
+    """Nothing is half recorded, and the same command continues once there is room."""
     from autograder.errors import UserError
     from autograder.grading import Plan, grade_class
     from autograder.record.gradebook import Gradebook

@@ -1,4 +1,4 @@
-"""Cells are found again whatever an editor, a converter or a student made of their marks."""
+"""Cells are recognised after an editor, a converter or a student has changed their marks."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def at(notebook: NotebookNode, name: str) -> int:
 
 
 def own(text: str, kind: str = "code") -> NotebookNode:
-    """A cell that somebody has made in an editor."""
+    """A cell created in an editor."""
     return NotebookNode(cell_type=kind, id="f00", metadata=NotebookNode(), source=text)
 
 
 def without_comment(text: str) -> str:
-    """What a person who types a cell anew leaves out: the comments it begins with."""
+    """A text without its leading comments, which people drop when they retype a cell."""
     lines = text.split("\n")
     while lines and lines[0].startswith("#"):
         del lines[0]
     return "\n".join(lines)
 
 
-# -- what editors and converters drop ------------------------------------------------------------
+# -- changes by editors and converters -----------------------------------------------------------
 
 
 def lose_marks(notebook: NotebookNode) -> None:
@@ -66,7 +66,7 @@ def lose_marks_and_ids(notebook: NotebookNode) -> None:
 
 
 def lose_all_but_place(notebook: NotebookNode) -> None:
-    """Marks, ids and the comments of what the student wrote."""
+    """Drop marks and ids, and the comments of the solution cells."""
     mine = [cell for cell in notebook.cells if is_solution(cell) and cell.cell_type == "code"]
     lose_marks_and_ids(notebook)
     for cell in mine:
@@ -74,7 +74,7 @@ def lose_all_but_place(notebook: NotebookNode) -> None:
 
 
 def lose_the_solutions_marks(notebook: NotebookNode) -> None:
-    """The solution cells alone were typed anew, without their comments."""
+    """Retype the solution cells only, without their comments."""
     for number, cell in enumerate(notebook.cells):
         if is_solution(cell):
             cell.metadata, cell.id = NotebookNode(), f"{number:08x}"
@@ -90,7 +90,7 @@ def name_as_in_an_older_release(notebook: NotebookNode) -> None:
 
 
 def answer_under_the_stub(notebook: NotebookNode) -> None:
-    """Every answer in a new cell, without a comment; its stub stays as it was."""
+    """Put every answer into a new cell, without a comment; keep its stub."""
     stubs = written(release_of(notebook))
     for cell in list(notebook.cells):
         if is_solution(cell) and cell.cell_type == "code":
@@ -110,7 +110,7 @@ def answer_under_the_check(notebook: NotebookNode) -> None:
 
 
 def answer_in_the_check(notebook: NotebookNode, instead: bool = False) -> None:
-    """The answer stands in the grade cell, before what stood there or in its place."""
+    """Put the answer into the grade cell, before its content or instead of it."""
     stubs = written(release_of(notebook))
     waiting: str | None = None
     for cell in notebook.cells:
@@ -146,7 +146,7 @@ def test_every_answer_is_found(name: str, way: Callable[[NotebookNode], None]) -
     restored = restore(submitted, official)
     found = {cell: without_comment(text) for cell, text in written(restored).items()}
     assert found == wanted
-    # Nothing of the release runs twice, and nothing is left that the student did not write.
+    # No cell of the release runs twice, and every other cell is the student's.
     ordered = in_order(restored, official)
     assert [grade_id(c) for c in ordered.cells if c.cell_type == "code"] == [
         grade_id(c) for c in official.cells if c.cell_type == "code"
@@ -188,7 +188,7 @@ def test_a_label_of_two_cells_tells_nothing() -> None:
 
 
 def test_a_scratch_cell_is_no_answer() -> None:
-    """It makes nothing of which the stub or its check speak, or its cell is done."""
+    """It defines no name in the stub or its check, or its cell is already done."""
     submitted = release(FILTERS)
     submitted.cells.insert(at(submitted, "ofe-05-graph") + 1, own("print(images.shape)"))
     submitted.cells.insert(at(submitted, "ofe-04-edge-filter") + 2, own("mine = 3"))
@@ -201,7 +201,7 @@ def test_a_scratch_cell_is_no_answer() -> None:
 
 
 def test_what_stands_elsewhere_is_no_answer_of_a_cell_between_others() -> None:
-    """An answer without a mark counts where its cell is, not among other cells."""
+    """An answer without a mark counts only at its cell's place, not among other cells."""
     submitted = release(FILTERS)
     submitted.cells.insert(1, own("filter_vals, conv_vals = 1, 2"))
     assert found_in(submitted) == written(release(FILTERS))

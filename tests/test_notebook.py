@@ -1,4 +1,4 @@
-"""Restoring a submitted notebook: everything is the release's but what the student wrote."""
+"""Restoring a submitted notebook: everything except the student's answers is the release's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Cell = dict[str, Any]
 
 
 def cell(kind: str, source: str, name: str = "", **marks: Any) -> Cell:
-    """One cell as JSON; with `marks` nbgrader knows it as `name`."""
+    """One cell as JSON; `marks` make it nbgrader's cell `name`."""
     made: Cell = {"cell_type": kind, "id": name or source[:20].replace(" ", "-")}
     made |= {"metadata": {}, "source": source}
     if kind == "code":
@@ -73,7 +73,7 @@ def book(*cells: Cell, **changes: Any) -> Cell:
 
 
 def released() -> Cell:
-    """The release: two exercises with text between, a manual question, a last cell."""
+    """The release: two exercises with text between them, a manual question, a last cell."""
     return book(
         cell("markdown", "Welcome"),
         given("import", "import numpy"),
@@ -89,7 +89,7 @@ def released() -> Cell:
 
 
 def names(notebook: NotebookNode) -> list[str]:
-    """Grade ids in order, `-` for a cell that has none."""
+    """Grade ids in order, `-` for a cell without one."""
     return [grade_id(c) or "-" for c in notebook.cells]
 
 
@@ -100,7 +100,7 @@ def by_name(notebook: NotebookNode, name: str) -> NotebookNode:
 
 @pytest.fixture
 def hand_in(tmp_path: Path) -> Callable[[Any], NotebookNode]:
-    """Write something as the submitted notebook, read it, restore it."""
+    """Write content as the submitted notebook, read it and restore it."""
 
     def write(content: Any) -> NotebookNode:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -116,7 +116,7 @@ def hand_in(tmp_path: Path) -> Callable[[Any], NotebookNode]:
 
 
 def assert_sound(restored: NotebookNode, release: NotebookNode) -> None:
-    """Check what must hold of every restored notebook, whatever was handed in."""
+    """Assert the invariants of every restored notebook."""
     nbformat.validate(restored)
     nbformat.writes(restored).encode("utf-8")
     ids = [c.id for c in restored.cells]
@@ -203,7 +203,7 @@ def test_a_notebook_of_format_3_is_read(hand_in: Callable[[Any], NotebookNode]) 
     assert by_name(restored, "a").source == "a = 1"
 
 
-# -- what is not the student's comes back ------------------------------------------------------
+# -- changed cells of the release are restored -------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["import", "between", "a-check", "b-more-check", "last"])
@@ -316,7 +316,7 @@ def test_a_deleted_grade_cell_comes_back_behind_its_solution(
 ) -> None:
     work = released()
     del work["cells"][4]
-    work["cells"].insert(0, work["cells"].pop(3))  # its neighbour stands before the solution
+    work["cells"].insert(0, work["cells"].pop(3))  # its neighbour is before the solution
     found = names(hand_in(work))
     assert found.index("between") < found.index("a") < found.index("a-check")
 
@@ -327,7 +327,7 @@ def test_a_deleted_solution_comes_back_before_its_grade_cell(
     work = released()
     given_first = work["cells"].pop(1)
     del work["cells"][1]
-    work["cells"].append(given_first)  # where the solution would come back
+    work["cells"].append(given_first)  # where the solution would be restored
     found = names(hand_in(work))
     assert found.index("a") < found.index("a-check")
 
@@ -343,7 +343,7 @@ def test_the_students_order_of_cells_is_kept(hand_in: Callable[[Any], NotebookNo
 
 
 def run_order(restored: NotebookNode) -> list[str]:
-    """Grade ids in the order of the run, and the source of cells that have none."""
+    """Grade ids in the order of execution; the source of cells without one."""
     release = nbformat.from_dict(released())
     ordered = in_order(restored, release)
     assert sorted(map(id, ordered.cells)) == sorted(map(id, restored.cells))
@@ -395,7 +395,7 @@ def test_a_piece_of_a_cell_does_not_run_before_it(hand_in: Callable[[Any], Noteb
     order = run_order(hand_in(work))
     at = order.index("b")
     assert order[at + 1] == "b += 1"
-    assert order[at + 2] == "raise NotImplementedError"  # as released, where it stood
+    assert order[at + 2] == "raise NotImplementedError"  # as released, in its place
     assert order[at - 1] == "a-check"
 
 
@@ -495,7 +495,7 @@ def test_nbgrader_takes_the_result(hand_in: Callable[[Any], NotebookNode]) -> No
     assert Validator()._get_changed_cells(restored) == []
 
 
-# -- what cannot be read -----------------------------------------------------------------------
+# -- unreadable files --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -542,7 +542,7 @@ def test_malformed_cells_cannot_be_graded_or_are_mended(
     work["cells"][at][key] = value
     if value == "<lost>":
         del work["cells"][at][key]
-    with contextlib.suppress(CannotGrade):  # anything else that is raised fails the test
+    with contextlib.suppress(CannotGrade):  # any other exception fails the test
         assert hand_in(work).cells
 
 
@@ -588,13 +588,13 @@ def test_many_cells_take_little_time(hand_in: Callable[[Any], NotebookNode]) -> 
     assert len(hand_in(work).cells) == 3010
 
 
-# -- anything ----------------------------------------------------------------------------------
+# -- random changes ----------------------------------------------------------------------------
 
 VALUES = (None, True, 0, -1, 1e9, "", "text", "a", "a-check", "why", [], ["skip-execution"], {})
 
 
 def mutate(work: Cell, chance: random.Random) -> None:
-    """Change something, as a careless or a crafty student might."""
+    """Make a random change, as a careless or crafty student might."""
     cells = work["cells"]
     some = chance.randrange(len(cells)) if cells else 0
     other = chance.randrange(len(cells)) if cells else 0
@@ -665,10 +665,10 @@ def test_whatever_is_handed_in_is_restored_or_refused(tmp_path: Path) -> None:
                 seen.add(name)
                 official = by_name(release, name).source
                 assert by_name(restored, name).source == each.source or each.source == official
-        # What stands there now stood there before, as often, or is the release's.
+        # Every cell was in the submission, as often, or is the release's.
         stands, stood = (Counter(c.source for c in b.cells) for b in (restored, submitted))
         assert not stands - stood - Counter(c.source for c in release.cells)
-        # And nothing is lost but what the release says itself.
+        # Only cells of the release are dropped.
         recognised = recognise(submitted, release)
         at = {match.at for match in recognised.cells.values()} | recognised.passed_over
         own = [c.source for number, c in enumerate(submitted.cells) if number not in at]

@@ -1,4 +1,4 @@
-"""Variants made by machine: mutations are other programs, rewritings the same in other words."""
+"""Generated variants: mutations change a program's behaviour, rewritings keep it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autograder.variants.code import Surroundings, Variant, change_of, does
 MODULES = {"np": "numpy", "tf": "tensorflow.compat.v1"}
 AROUND = Surroundings(MODULES)
 
-# Operator, source, and what it makes of it.
+# (operator, source, resulting variants).
 MUTATIONS = [
     ("shift a number", "f(3)", ["f(4)", "f(2)"]),
     ("shift a number", "f(0.5)", ["f(0.75)", "f(0.25)"]),
@@ -81,7 +81,7 @@ def test_every_operator_is_shown_above() -> None:
     assert {operator for _, operator, _ in REWRITINGS} == set(rewriting.OPERATORS)
 
 
-# Sources whose values, under these names, a rewriting must leave as they are.
+# Programs whose results a rewriting must not change.
 PROGRAMS = {
     "sums": """
 def total(a, weights):
@@ -181,7 +181,7 @@ REWRITINGS = [
 
 
 def ran(source: str) -> Any:
-    """What a program leaves under the name `answer`."""
+    """Run a program; return the value of `answer`."""
     names: dict[str, Any] = {a: importlib.import_module(m) for a, m in MODULES.items()}
     exec(source, names)
     return names["answer"]

@@ -1,4 +1,4 @@
-"""The ORENIST pictures: how they are drawn, how they are stored, and who may be read."""
+"""The ORENIST pictures: how they are drawn and stored, and which files are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from autograder.data import orenist
 from autograder.data.orenist import DATA_FILE, SEED, STUDENT_FILE, generate, load, write
 
-BOOK = "e35ba18a"  # how the sha256 of the book's own file begins
+BOOK = "e35ba18a"  # the start of the sha256 of the book's own file
 
 
 def save(path: Path, content: object, protocol: int = 4) -> Path:
@@ -26,7 +26,7 @@ def save(path: Path, content: object, protocol: int = 4) -> Path:
 
 
 def refused(path: Path) -> str:
-    """Check that `load` refuses the file in one line that names it."""
+    """Check that `load` refuses the file with a one-line message that names it."""
     with pytest.raises(ValueError, match="is not an ORENIST file") as caught:
         load(path)
     message = str(caught.value)
@@ -108,7 +108,7 @@ def test_the_edge_filters_tell_the_classes_apart(seed: int) -> None:
     assert ratio[classes == 1].max() < 1 / 3
     assert ratio[classes == 2].min() > 1 / 2
     assert ratio[classes == 2].max() < 2
-    # Each stroke is seen well, and the empty paper not at all.
+    # Strokes give a strong response, the empty paper none.
     assert strength.max(axis=1).min() > 10
     assert (answer[:, [0, 0, -1, -1], [0, -1, 0, -1]] == 0).mean() > 0.99
 
@@ -123,7 +123,7 @@ def test_the_data_file_is_what_the_generator_makes(tmp_path: Path) -> None:
 
 def test_students_get_the_same_file() -> None:
     content = STUDENT_FILE.read_bytes()
-    # Whoever owns the book may have put its file there: that is meant to work.
+    # Owners of the book may put its file there, which must work.
     if not hashlib.sha256(content).hexdigest().startswith(BOOK):
         assert content == DATA_FILE.read_bytes()
 
@@ -166,7 +166,7 @@ def test_it_names_only_what_numpy_1_and_2_both_have() -> None:
     assert max(code.proto for code, _, _ in pickletools.genops(content)) == 4
 
 
-# --- reading what others have pickled ----------------------------------------------
+# --- reading files pickled elsewhere -----------------------------------------------
 
 
 def same_as_generated(path: Path, seed: int = SEED) -> None:
@@ -201,7 +201,7 @@ def test_load_reads_lists_of_arrays_numbers_and_numpy_scalars(
 
 
 def python_2_array(row: NDArray[np.float64]) -> bytes:
-    """Spell an array as Python 2 does in protocol 0: text, with str for the bytes."""
+    """Pickle an array like Python 2 in protocol 0: text, with str for the bytes."""
     shape = b"(" + b"".join(b"I%d\n" % n for n in row.shape) + b"t"
     return (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
@@ -220,7 +220,7 @@ def python_2_file(path: Path) -> Path:
 
 def test_load_reads_the_form_of_the_books_file(tmp_path: Path) -> None:
     path = python_2_file(tmp_path / "ORENIST.data")
-    # It is such a file only if Python itself reads it, and only with latin1.
+    # To be such a file, Python itself must read it with latin1 only.
     with path.open("rb") as file, pytest.raises(UnicodeDecodeError):
         pickle.load(file)
     with path.open("rb") as file:
@@ -234,7 +234,7 @@ def test_load_reads_the_form_of_the_books_file(tmp_path: Path) -> None:
 
 
 class Call:
-    """Pickles as a call of any function: what makes pickles dangerous."""
+    """Pickles as a call of an arbitrary function, which makes pickles dangerous."""
 
     def __init__(self, function: Any, *arguments: object) -> None:
         self.call = function, arguments
@@ -277,7 +277,7 @@ def test_no_function_is_ever_called(tmp_path: Path, protocol: int, where: str) -
         b"cdata.orenist\nwrite\n(S'x'\ntR.",
         b"(S'echo'\nios\nsystem\n.",
         b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
-        b"\x80\x04\x8c\x02os\x8c\x07sys\ntem\x93.",  # its message stays one line
+        b"\x80\x04\x8c\x02os\x8c\x07sys\ntem\x93.",  # the message stays one line
         b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93.",
     ],
 )

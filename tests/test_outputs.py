@@ -1,4 +1,4 @@
-"""Outputs as nbgrader and the feedback page read them: ours count, the student's do no harm."""
+"""Outputs as nbgrader and the feedback page read them: ours count, the student's are harmless."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ours(cell: CellResult, **of: Any) -> list[NotebookNode]:
 
 
 def result(text: Any) -> NotebookNode:
-    """An execute_result as nbformat would take it."""
+    """An execute_result, unvalidated."""
     data = {"text/plain": text}
     return NotebookNode(output_type="execute_result", data=data, metadata={}, execution_count=None)
 
@@ -73,7 +73,7 @@ def result(text: Any) -> NotebookNode:
     ],
 )
 def test_what_nbgrader_makes_of_outputs(outputs: list[NotebookNode], recorded: float) -> None:
-    # These are nbgrader's rules, not ours: should one change, our writing must be looked at.
+    # These are nbgrader's rules; if one changes, our outputs must be reviewed.
     assert determine_grade(grade_cell(outputs)) == (recorded, 4)
 
 
@@ -121,7 +121,7 @@ def test_a_notebook_that_was_not_graded_gets_zero(status: str) -> None:
     assert determine_grade(grade_cell(ours(cell, status=status, reason="gone"))) == (0, 4)
 
 
-# -- what a grade cell shows -------------------------------------------------------------------
+# -- outputs of grade cells --------------------------------------------------------------------
 
 
 def shown(cell: CellResult, **of: Any) -> tuple[str, str]:
@@ -168,11 +168,11 @@ def test_our_html_takes_all_words_as_text(where: str, status: str) -> None:
     assert "3 &lt; 4" in page
 
 
-# -- what students print -----------------------------------------------------------------------
+# -- outputs of students -----------------------------------------------------------------------
 
 
 class Reader(HTMLParser):
-    """Collects what a browser would run or load, as far as it carries the mark of the test."""
+    """Collects code and addresses with the test's mark that a browser would run or load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ def harms_in(page: str) -> list[str]:
 
 
 def png(width: int = 1, height: int = 1) -> bytes:
-    """Spell a picture by hand."""
+    """Encode a PNG image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
@@ -221,7 +221,7 @@ def coded(data: bytes) -> str:
 
 
 def display(**data: Any) -> NotebookNode:
-    """A display whose types are spelled with `_` for `/`; nbformat is not asked."""
+    """An unvalidated display; in its types, `_` stands for `/` and `__` for `+`."""
     data = {key.replace("__", "+").replace("_", "/"): value for key, value in data.items()}
     return NotebookNode(output_type="display_data", data=data, metadata={})
 
@@ -270,11 +270,11 @@ def page_of(outputs: list[NotebookNode], **options: Any) -> str:
 @pytest.mark.parametrize("sanitize", [True, False])
 def test_a_page_with_hostile_outputs_runs_and_loads_nothing_of_theirs(sanitize: bool) -> None:
     before = page_of(ATTACKS[:2])
-    assert harms_in(before)  # the test sees harm where there is some
+    assert harms_in(before)  # the test detects harm
     kept = harmless(ATTACKS)
     page = page_of(kept, sanitize_html=sanitize)
     assert harms_in(page) == []
-    assert page.count(EVIL) >= 8  # what was text is still there to be read
+    assert page.count(EVIL) >= 8  # text is still readable
 
 
 @pytest.mark.parametrize("output", ATTACKS, ids=lambda output: str(output)[:60])
@@ -333,7 +333,7 @@ def test_honest_text_is_kept_as_it_is(text: str) -> None:
 def test_terminal_sequences_but_colours_are_removed(hostile: str) -> None:
     text = text_of(f"before{hostile}after\x1b[32mgreen")
     assert text.startswith("before")
-    assert text.endswith("fter\x1b[32mgreen")  # some sequences take one character more
+    assert text.endswith("fter\x1b[32mgreen")  # some sequences consume one more character
     rest = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", rest)
 

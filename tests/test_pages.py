@@ -1,4 +1,4 @@
-"""Pages of notebooks load nothing from elsewhere, and formulas in them are only formulas."""
+"""Pages of notebooks load no external resources, and their formulas contain nothing active."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autograder.record.pages import PageExporter
 
 
 class Tags(HTMLParser):
-    """Collects (element, attribute names) of a page, and its text."""
+    """Collects (element, attribute names) and the text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Tags(HTMLParser):
 
 
 def page_of(*sources: str, sanitize: bool = True) -> str:
-    """A page of Markdown cells, as the course's configuration makes it."""
+    """A page of Markdown cells, rendered with the course's configuration."""
     cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
     exporter = PageExporter(
         config=Config({"HTMLExporter": {"sanitize_html": sanitize, "template_name": "classic"}})
@@ -93,7 +93,7 @@ def test_a_student_who_writes_the_places_of_formulas_gets_formulas() -> None:
 
 @pytest.mark.parametrize("template", ["feedback", "formgrade"])
 def test_a_page_names_no_other_machine(template: str) -> None:
-    """Of what the templates load, that is; links in them are only clicked."""
+    """The templates load nothing from elsewhere; ordinary links are allowed."""
     cell = nbformat.v4.new_code_cell("x = 1", metadata={"nbgrader": {"grade": False}})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("$k$"), cell])
     marks = {"notebook": "n", "score": 1, "max_score": 1, "late_penalty": 0}

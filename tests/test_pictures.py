@@ -1,4 +1,4 @@
-"""The pictures: what is drawn, where, and how fast."""
+"""The pictures: content, position and speed of drawing."""
 
 import importlib.util
 import io
@@ -45,7 +45,7 @@ def test_panels_are_placed_in_reading_order_upright_and_without_overlap():
     assert (b[0] > a_right, b[3] == a_top) == (True, True)  # b is right of a
     assert (c[3] > a_bottom, c[0] == a_left) == (True, True)  # c is below a
     low, high = figure.axes[0].get_ylim()
-    assert low > high  # the vertical axis points down, as rows of an array do
+    assert low > high  # the vertical axis points down, like rows of an array
     assert a_bottom > a_top
 
 
@@ -146,7 +146,7 @@ def test_titles_for_every_row_stand_above_their_panels():
     assert above < c[1] < top
 
 
-# grid: what it refuses
+# grid: errors
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 0), (28,), (28, 0), (28, 28, 1), ()])
@@ -169,10 +169,10 @@ def test_figure_shows_itself_without_pyplot():
 
 def test_seventeen_rows_of_ten_are_instant():
     rows = [[panel(1, (28, 28))] * 10] * 17
-    pictures.grid([[panel(1)]]).savefig(io.BytesIO())  # fonts are loaded by now
+    pictures.grid([[panel(1)]]).savefig(io.BytesIO())  # loads the fonts
     start = time.process_time()
     pictures.grid(rows, size=0.8).savefig(io.BytesIO())
-    assert time.process_time() - start < 1.5  # 170 axes of their own take longer
+    assert time.process_time() - start < 1.5  # 170 separate axes take longer
 
 
 # digit_bars

@@ -1,4 +1,4 @@
-"""A picture counts for the cell that asks for it, not for a later one as well."""
+"""A picture counts for the cell that asks for it, not for a later cell."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The rows of the audit's tables about pictures hold: figures drawn here, checked as in grading.
+"""The rows about pictures in the audit's tables hold, for figures drawn in this process.
 
-What a solution cell of a picture needs is arrays, so that neither a kernel nor TensorFlow is.
+Solution cells for pictures need only arrays, so the tests need neither a kernel nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from autograder.kernel import figures
 
 RELEASE = ROOT / "release" / ASSIGNMENT
 SOURCE = ROOT / "source" / ASSIGNMENT
-# The picture before, for `fig` is left from it.  Notebook 5's need what was restored: the audit has
-# them.
+# Cell → the previous picture's cell, which leaves its `fig`.  Notebook 5's pictures need restored
+# values and are left to the audit.
 CELLS = {
     "ofe-08-picture": "",
     "ofe-10-picture": "ofe-08-picture",
@@ -50,7 +50,7 @@ def tables() -> audit.Tables:
 
 @functools.cache
 def rows() -> dict[str, audit.Trial]:
-    """The rows of the tables that are about one picture and need no session."""
+    """The tables' rows about a single picture that need no session."""
     return {
         f"{trial.kind}: {trial.title}": trial
         for trial in tables().trials()
@@ -63,7 +63,7 @@ def rows() -> dict[str, audit.Trial]:
 
 
 def needs_a_session(source: str) -> bool:
-    """Whether a cell asks more of TensorFlow than `hidden2` for some images."""
+    """Whether a cell needs more from TensorFlow than `hidden2` for some images."""
     rest = source.replace("sess.run(hidden2,", "")
     return any(word in rest for word in ("sess", ".eval(", "tf."))
 
@@ -72,7 +72,7 @@ def needs_a_session(source: str) -> bool:
 
 
 class Session:
-    """Stands for the student's session: it knows the tensor `hidden2`."""
+    """A stand-in for the student's session that only knows the tensor `hidden2`."""
 
     def run(self, tensor: Any, feed_dict: dict[str, Any] | None = None) -> np.ndarray:
         return np.asarray(tensor(np.asarray((feed_dict or {})["x"])))
@@ -84,7 +84,7 @@ def points(images: np.ndarray) -> np.ndarray:
 
 
 def namespace(notebook: str) -> dict[str, Any]:
-    """What the cells before the first picture have defined."""
+    """The names that the cells before the first picture define."""
     sys.path.insert(0, str(SOURCE))
     import pictures
 
@@ -104,7 +104,7 @@ def namespace(notebook: str) -> dict[str, Any]:
     return names | {"filter_vals": kernel, "conv_vals": maps, "pool_vals": pooled}
 
 
-# As if [OCE-08] had trained the session.
+# A log as if [OCE-08] had trained the session.
 TRAINED = {
     "steps": 200,
     "sizes": np.array([[90, 200]]),
@@ -116,7 +116,7 @@ TRAINED = {
 
 
 class Local(Values):
-    """Questions about a namespace of this process; a figure goes over the wire."""
+    """Queries to a namespace in this process; only figures go over the wire."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         self.names = names
@@ -134,7 +134,7 @@ class Local(Values):
 
 
 def over_the_wire(figure: Any) -> Any:
-    """What a kernel tells of a figure."""
+    """A kernel's description of a figure."""
     one, other = socket.socketpair()
     with one, other:
         for end in (one, other):

@@ -1,4 +1,4 @@
-"""The sockets through which a kernel is spoken to: bounded, and connected once."""
+"""The sockets between grader and kernel: bounded, and connected only once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listeners(tmp_path: Path) -> Iterator[Listeners]:
 
 
 def test_what_waits_of_a_kernel_is_bounded(tmp_path: Path, listeners: Listeners) -> None:
-    """On the sockets that nbclient reads, not on those of another context."""
+    """On the sockets that nbclient reads, but not on those of another ZeroMQ context."""
     order = Order(entry="kernel", level="namespaces", scratch=str(tmp_path))
     manager = kernel_manager(str(tmp_path / "socket"), order, listeners, 0, 1)
     client = manager.client()
@@ -39,7 +39,7 @@ def test_what_waits_of_a_kernel_is_bounded(tmp_path: Path, listeners: Listeners)
 def test_nothing_is_told_to_a_watch_that_has_closed(
     tmp_path: Path, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ZeroMQ's own thread, which tells it, would wait for ever, or end the process."""
+    """ZeroMQ's monitoring thread would otherwise hang or end the process."""
     order = Order(entry="kernel", level="namespaces", scratch=str(tmp_path))
     client = kernel_manager(str(tmp_path / "socket"), order, listeners, 0, 1).client()
     done: list[tuple[str, int]] = []
@@ -64,7 +64,7 @@ def test_nothing_is_told_to_a_watch_that_has_closed(
 
 
 def test_listening_sockets_can_be_reached_wherever_their_folder_lies(tmp_path: Path) -> None:
-    """A socket's own path may have 107 bytes."""
+    """The path of a socket is limited to 107 bytes."""
     deep = tmp_path.joinpath(*["a folder with a long name"] * 8)
     deep.mkdir(parents=True)
     assert len(str(deep)) > 200
@@ -80,7 +80,7 @@ def test_listening_sockets_can_be_reached_wherever_their_folder_lies(tmp_path: P
 
 
 def test_the_address_stays_with_its_folder(tmp_path: Path, listeners: Listeners) -> None:
-    """Whatever is put in the folder's place."""
+    """Even if another folder takes its place."""
     tmp_path.rename(tmp_path.with_name("moved"))
     tmp_path.mkdir()
     with socket.socket(socket.AF_UNIX) as elsewhere:

@@ -1,4 +1,4 @@
-"""The notebooks' first cell: TensorFlow comes without lines about the machine, errors stay."""
+"""The notebooks' first cell silences TensorFlow's lines about the machine, but not errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE = ROOT / "source" / ASSIGNMENT
 
 
 def stderr_of(code: str) -> str:
-    """What a fresh Python beside the notebooks writes to standard error."""
+    """The standard error of a fresh Python beside the notebooks."""
     environment = {name: v for name, v in os.environ.items() if not name.startswith("TF_")}
     ran = subprocess.run(
         [sys.executable, "-c", code],

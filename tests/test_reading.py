@@ -1,4 +1,4 @@
-"""Submitted notebooks are read in the sandbox: whatever they hold, the answer is definite."""
+"""Submitted notebooks are read in the sandbox, with a definite answer for any content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RELEASE = ROOT / "release" / ASSIGNMENT
 
 
 def written(folder: Path, content: Any) -> Path:
-    """Hand in something as the notebook `nb`."""
+    """Write content as the submitted notebook `nb`."""
     folder.mkdir(exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content, separators=(",", ":"))
     (folder / "nb.ipynb").write_text(text, "utf-8")
@@ -114,7 +114,7 @@ def test_what_an_editor_reads_is_read(place: Sandbox, tmp_path: Path, name: str)
 
 
 def test_a_large_notebook_of_wide_characters_is_read(place: Sandbox, tmp_path: Path) -> None:
-    """Each character of such a text takes four bytes in memory."""
+    """Each character of such a text takes four bytes of memory."""
     output = {"output_type": "stream", "name": "stdout", "text": "🙂" + "x" * (60 << 20)}
     work = book([cell("mine", "code") | {"outputs": [output]}])
     (tmp_path / "nb.ipynb").write_text(json.dumps(work, ensure_ascii=False), "utf-8")
@@ -174,7 +174,7 @@ def test_what_cannot_be_read_is_named_with_what_to_do(
         assert word not in str(raised.value)
 
 
-# Each took half a minute, or gigabytes, when the grader itself parsed it.
+# Each took half a minute or gigabytes when the grader itself parsed it.
 COSTLY: dict[str, tuple[Callable[[], Any], str]] = {
     "wide metadata": (lambda: with_metadata('{"a":[' + "{}," * 6_000_000 + "{}]}"), "mine"),
     "deep metadata": (
@@ -234,7 +234,7 @@ def test_a_limit_ends_the_reader_and_says_why(
     reason: str,
 ) -> None:
     monkeypatch.setattr(reading, "LIMITS", limits)
-    # It costs the reader a second and more, so that it is looked at meanwhile.
+    # Reading takes more than a second, so the reader is checked meanwhile.
     folder = written(tmp_path, with_metadata('{"a":[' + '{"a":{}},' * 2_000_000 + "{}]}"))
     with pytest.raises(CannotGrade, match=rf"^nb\.ipynb could not be read: it .*{reason}"):
         read_submitted(folder, "nb", place)
@@ -251,11 +251,11 @@ def test_a_reader_that_does_not_answer_is_the_graders_fault(
     assert list(place.folder.glob("kit-read-*")) == []
 
 
-# -- what the reader could answer, were it somebody else's ---------------------------------------
+# -- answers of a compromised reader --------------------------------------------------------------
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
-    """A right answer for two cells, "ab" (called "c") and "", with changes."""
+    """A valid answer for two cells, "ab" (with the id "c") and "", with changes."""
     return {
         "kinds": np.array([0, 1], np.uint8),
         "lengths": np.array([[2, 1, ABSENT], [0, ABSENT, ABSENT]], np.int64),
@@ -338,7 +338,7 @@ def test_reading_here_and_in_the_sandbox_agree(place: Sandbox, tmp_path: Path) -
 
 
 def outcome(read: Callable[[Path, str], NotebookNode], folder: Path) -> Any:
-    """What was read, or why nothing could be."""
+    """The notebook, or the reason why it cannot be read."""
     try:
         return read(folder, "nb")
     except CannotGrade as error:

@@ -1,4 +1,4 @@
-"""The service between exchange and gradebook: what it loses, repeats and believes is nothing."""
+"""The service between exchange and gradebook loses nothing, repeats nothing and trusts nobody."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def classroom(tmp_path: Path, original: CourseCopy) -> Classroom:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock(time.time() + 5)  # a little later than what is handed in now
+    return Clock(time.time() + 5)  # a little later than current submissions
 
 
-# --- what is to do, as a pure function ---
+# --- decisions, a pure function ---
 
 SETTINGS = Settings("c", Path("inbound"), Path("feedback"))
 
@@ -114,7 +114,7 @@ def test_beyond_the_daily_limit_an_attempt_waits_for_the_next_day() -> None:
 
 def test_no_hour_and_no_day_ever_holds_more_gradings_than_allowed() -> None:
     slots: list[float] = []
-    for arrived in range(0, 400_000, 613):  # somebody who hands in every ten minutes
+    for arrived in range(0, 400_000, 613):  # a student who submits every ten minutes
         when = eligible(float(arrived), slots, 3, 10)
         if when == arrived:
             slots.append(when)
@@ -166,7 +166,7 @@ def test_an_attempt_from_the_future_is_graded_now() -> None:
     assert decisions([500.0], [], 10.0) == [("grade", 500.0, 10.0)]
 
 
-# --- whose turn it is ---
+# --- turns ---
 
 
 def test_students_take_turns() -> None:
@@ -185,7 +185,7 @@ def test_while_others_wait_a_student_leaves_one_worker_to_them() -> None:
     turns: Turns[int] = Turns(workers=2)
     turns.put("ada", [1, 2, 3])
     turns.put("bob", [4, 5, 6])
-    assert turns.take() == ("ada", 1)  # and stays with it: a loop without end
+    assert turns.take() == ("ada", 1)  # an endless loop, which keeps its worker
     taken = []
     for _ in range(3):
         student, item = turns.take()
@@ -200,7 +200,7 @@ def test_who_has_waited_before_comes_first() -> None:
     turns.put("ada", [1])
     turns.put("bob", [2, 3], first=True)
     turns.put("cleo", [4])
-    turns.put("ada", [5], first=True)  # waits already: where she is
+    turns.put("ada", [5], first=True)  # already waiting, so she keeps her place
     taken = []
     for _ in range(5):
         student, item = turns.take()
@@ -232,7 +232,7 @@ def test_from_submit_to_the_assignment_list(classroom: Classroom, tmp_path: Path
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every account can reach, which pytest's are not."""
+    """A folder that every account can reach, unlike pytest's."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -250,7 +250,7 @@ def test_a_submission_of_another_account_by_nbgrader_itself(
     subprocess.run(["chown", "-R", student, home], check=True)
     prefix = (
         *("setpriv", f"--reuid={student}", "--clear-groups"),
-        # Python may lie in a home that only root may enter.
+        # Python may be in a home that only root can enter.
         *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
     )
     done = classroom.submit(home, *prefix)
@@ -391,7 +391,7 @@ def test_what_holds_no_notebook_of_the_assignment_does_not_count(
         for path in refused.folder.glob("*.ipynb"):
             assert answer.reason in refused.page(path.stem)
         assert classroom.submissions() == {SELF: FULL}
-        # The second place of this hour is still free.
+        # This hour's second slot is still free.
         assert_graded(classroom, reconciler)
     assert classroom.submissions() == {SELF: 0.0}
 
@@ -528,8 +528,8 @@ def test_lateness_is_told_by_the_servers_clock(classroom: Classroom) -> None:
     handed_in = classroom.hand_in()
     (handed_in.folder / "timestamp.txt").write_text("2001-01-01 00:00:00.0 UTC")
     for path in (*handed_in.folder.iterdir(), handed_in.folder):
-        os.utime(path, (1e9, 1e9))  # what a student can set
-    # Changed in place after it was handed in: the folder itself does not tell.
+        os.utime(path, (1e9, 1e9))  # times that a student can set
+    # A file changed in place after submission, which does not change the folder's own times.
     changed = handed_in.folder / f"{FILTERS}.ipynb"
     deadline = time.monotonic() + 10
     while os.lstat(changed).st_ctime <= os.lstat(handed_in.folder).st_ctime:
@@ -557,7 +557,7 @@ def test_a_notebook_that_is_not_part_of_the_assignment_does_not_hide_the_feedbac
     assert classroom.submit(home).returncode == 0
     with classroom.reconciler() as reconciler:
         settle(reconciler)
-    # The list asks for a page of every notebook before it says so.
+    # The list requires a page for every notebook.
     assert "feedback ready" in classroom.nbgrader(home, "list", "--cached").stderr
 
 
@@ -604,7 +604,7 @@ def test_who_hands_in_late_reads_it_in_every_notice(classroom: Classroom, clock:
         assert told in deferred.page()
         clock.now += 3700
         settle(reconciler)
-        # It is worse than the first one, and does not count.
+        # It is worse than the first attempt, so it does not count.
         assert "This attempt does not count" in deferred.page()
         assert told in deferred.page()
         refused = classroom.work()
@@ -643,7 +643,7 @@ def test_which_attempt_counts(classroom: Classroom, counts: str, score: float) -
     assert "✗ It is right" in worse.page()
 
 
-# --- whatever happens at whatever moment ---
+# --- failures at any moment ---
 
 
 def test_a_restart_repeats_nothing(classroom: Classroom) -> None:
@@ -691,7 +691,7 @@ def test_an_interruption_at_any_step_loses_nothing(
             settle(reconciler)
         assert reconciler.records.answers(ASSIGNMENT, SELF) == []
         assert str(error) in reconciler.health.last_error
-        settle(reconciler)  # too early for another try
+        settle(reconciler)  # too early for a retry
         assert reconciler.records.answers(ASSIGNMENT, SELF) == []
         clock.now += 3
         settle(reconciler)
@@ -780,7 +780,7 @@ def test_a_damaged_answer_is_given_again(classroom: Classroom) -> None:
     with classroom.reconciler() as reconciler:
         settle(reconciler)
     (path,) = (classroom.course.private / "hub" / "answers").glob("*/*.json")
-    path.write_bytes(b"")  # a power cut on a file system that promises little
+    path.write_bytes(b"")  # a power cut on a file system with weak guarantees
     with classroom.reconciler() as reconciler:
         settle(reconciler)
         assert len(reconciler.records.answers(ASSIGNMENT, SELF)) == 1
@@ -875,7 +875,7 @@ def test_a_student_whose_notebooks_never_end_keeps_nobody_waiting(classroom: Cla
     assert set(classroom.submissions()) == {endless, quick}
 
 
-# --- what an instructor decides ---
+# --- the instructor's actions ---
 
 
 def test_nothing_is_graded_while_paused_and_nothing_is_lost(classroom: Classroom) -> None:
@@ -884,7 +884,7 @@ def test_nothing_is_graded_while_paused_and_nothing_is_lost(classroom: Classroom
         handed_in = classroom.hand_in()
         settle(reconciler)
         assert not handed_in.graded
-    with classroom.reconciler() as reconciler:  # it holds over a restart
+    with classroom.reconciler() as reconciler:  # the pause survives a restart
         settle(reconciler)
         assert not handed_in.graded
         reconciler.records.pause(False)
@@ -967,7 +967,7 @@ def test_a_missing_exchange_is_one_line(classroom: Classroom) -> None:
         Settings.of(classroom.course, gradebook.config)
 
 
-# --- the engine below ---
+# --- the engine ---
 
 
 def test_what_changed_while_it_was_graded_is_not_remembered(
@@ -996,7 +996,7 @@ def test_what_changed_while_it_was_graded_is_not_remembered(
 
 
 class Service:
-    """`python -m autograder.hub` for a course."""
+    """A process of `python -m autograder.hub` for a course."""
 
     def __init__(self, classroom: Classroom) -> None:
         with closing(socket.socket()) as probe:
@@ -1022,7 +1022,7 @@ class Service:
             )
 
     def until(self, reached: Callable[[], bool], seconds: float = 300) -> None:
-        """Wait until something is so."""
+        """Wait until a condition holds."""
         deadline = time.monotonic() + seconds
         while not reached():
             assert self.process.poll() is None, self.log.read_text()
@@ -1030,7 +1030,7 @@ class Service:
             time.sleep(0.02)
 
     def grading(self) -> bool:
-        """Whether a kernel runs: a child of the warm interpreter."""
+        """Whether a kernel, a child of the warm interpreter, is running."""
         children = psutil.Process(self.process.pid).children()
         warm = [p for p in children if "autograder.kernel.warm" in p.cmdline()]
         return any(p.children() for p in warm)
@@ -1065,13 +1065,13 @@ def test_killed_while_it_grades_the_service_goes_on_after_a_restart(classroom: C
         service.process.send_signal(signal.SIGKILL)
         service.process.wait()
         assert not all(one.graded for one in handed_in)
-        assert gone(processes)  # no worker, no warm interpreter, no kernel outlives it
+        assert gone(processes)  # no worker, warm interpreter or kernel outlives it
         scratch = Path((staging.parent / "scratch").read_text())
         assert scratch.exists()
         service = Service(classroom)
         service.until(service.healthy)
         service.until(lambda: all(one.graded for one in handed_in))
-        assert not scratch.exists()  # nor what it left on the disk
+        assert not scratch.exists()  # its temporary files are removed
         answers = classroom.course.private / "hub" / "answers" / ASSIGNMENT
         service.until(lambda: len(list(answers.glob("*.json"))) == len(students))
         processes = psutil.Process(service.process.pid).children(recursive=True)
@@ -1099,7 +1099,7 @@ def test_a_service_without_a_hub_is_one_line(classroom: Classroom) -> None:
 def test_a_costly_text_is_laid_out_outside_the_service(
     classroom: Classroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its process it would let nobody else have a turn, the page's visitors included."""
+    """In the service's process, it would block all other work, including the page."""
 
     def never(*_: object) -> str:
         raise AssertionError
@@ -1115,7 +1115,7 @@ def test_a_costly_text_is_laid_out_outside_the_service(
     with classroom.reconciler() as reconciler:
         counts = classroom.hand_in(folder=work)
         settle(reconciler)
-        shutil.copytree(classroom.work(), work, dirs_exist_ok=True)  # worth less: shown aside
+        shutil.copytree(classroom.work(), work, dirs_exist_ok=True)  # worth less, not counted
         notebook.cells = notebook.cells[:-1]
         nbformat.write(notebook, path)
         aside = classroom.hand_in(folder=work)

@@ -1,4 +1,4 @@
-"""The release is what `source/` gives, runs as it is, and gives nothing away."""
+"""The release follows from `source/`, runs as it is, and contains no secrets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ released = pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
 
 
 def copied(to: Path, *folders: str) -> Course:
-    """Make a course of its own with these of the kit's folders."""
+    """Make a separate course with these folders of the kit."""
     shutil.copy(ROOT / "nbgrader_config.py", to)
     for folder in folders:
         shutil.copytree(
@@ -48,7 +48,7 @@ def copied(to: Path, *folders: str) -> Course:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but what Python and Jupyter leave behind."""
+    """Path → content of all files below a folder, without Python's and Jupyter's caches."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -192,7 +192,7 @@ def edit(course: Course, name: str, change: Callable[[NotebookNode], None]) -> N
 
 
 def a_solution_line(course: Course, name: str = SOURCES[3].stem) -> str:
-    """Some telling line of a solution."""
+    """A distinctive line of a solution."""
     for cell in nbformat.read(course.source(NAME) / f"{name}.ipynb", as_version=4).cells:
         inside = cell.source.partition("### BEGIN SOLUTION\n")[2].partition("### END")[0]
         for line in inside.splitlines():
@@ -202,7 +202,7 @@ def a_solution_line(course: Course, name: str = SOURCES[3].stem) -> str:
 
 
 def a_hidden(part: str) -> str:
-    """Give a title or a hint of some hidden check; `check` takes both as one literal each."""
+    """A title or a hint of some hidden check; both are literals in calls of `check`."""
     text = checks_for(NAME, SOURCES[0].stem).module.read_text()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == check.__name__:
@@ -261,7 +261,7 @@ def plant_text_file(course: Course) -> None:
 
 
 def plant_uncleared_cell(course: Course) -> None:
-    """Make a solution cell without markers, which is a solution as a whole, and not clear it."""
+    """Add an uncleared solution cell without markers, all of which is a solution."""
     path = course.source(NAME) / "1-orenist-filter.ipynb"
     for where in (path, course.release(NAME) / path.name):
         notebook = nbformat.read(where, as_version=4)
@@ -306,7 +306,7 @@ def test_a_source_copied_whole_is_found(tmp_path: Path, path: Path) -> None:
 
 @named
 def test_each_solution_line_would_be_found(tmp_path: Path, path: Path) -> None:
-    # Solved, without the markers: only the lines themselves can tell.
+    # Solved but without markers, so only the lines themselves give it away.
     course = copied(tmp_path, "source", "release")
     nbformat.write(solved(nbformat.read(path, as_version=4)), course.release(NAME) / path.name)
     solutions = sum(is_solution(c) for c in code(path))

@@ -1,4 +1,4 @@
-"""Pages are made in the sandbox, within bounds; a student's text is text, never a live link."""
+"""Pages are rendered in the sandbox, within limits; student text never becomes a live link."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def page_of(template: str, *texts: str, answer: str = "mine", **config: Any) -> 
 
 
 class Links(HTMLParser):
-    """Collects where a page leads: links and what is loaded, and the text of its body."""
+    """Collects a page's links and resources, and the text of its body."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -115,17 +115,17 @@ LIVE = [
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_nothing_that_a_student_writes_is_a_live_link(template: str) -> None:
     own = Links(page_of(template)).found
-    assert "https://course.example/" in own  # the course's links stay
+    assert "https://course.example/" in own  # the course's links are kept
     page = page_of(template, *LIVE, answer="\n\n".join(LIVE))
     links = Links(page)
     added = [url for url in links.found if url not in own]
     assert [url for url in added if not url.startswith("#")] == []
-    assert links.text.replace("\u200b", "").count("evil.example/a") == 2  # as text it is there
+    assert links.text.replace("\u200b", "").count("evil.example/a") == 2  # it is there as text
 
 
 @pytest.mark.parametrize("text", LIVE)
 def test_no_other_reader_of_markdown_makes_a_link_either(text: str) -> None:
-    """What makes links of most: all of mistune's rules, and GitHub's for bare addresses."""
+    """The most liberal readers: all of mistune's rules, and GitHub's for bare addresses."""
     work: NotebookNode = nbformat.from_dict(RELEASE)
     work.cells.append(nbformat.v4.new_markdown_cell(text))
     defused = restore(work, RELEASE).cells[-1].source
@@ -137,7 +137,7 @@ def test_no_other_reader_of_markdown_makes_a_link_either(text: str) -> None:
 
 # -- bounds --------------------------------------------------------------------------------------
 
-# Each takes minutes, or more memory or depth than there is, where nothing bounds it.
+# Without limits, each takes minutes, or more memory or recursion depth than there is.
 COSTLY = {
     "brackets": "[" * 2_000_000,
     "parentheses": "\\\\(" * 130_000,
@@ -247,7 +247,7 @@ def test_the_second_try_lays_out_no_text(monkeypatch: pytest.MonkeyPatch) -> Non
     page = page_of("formgrade", answer="*mine*")
     assert asked == [pages.PAGE_SECONDS, 0.0]
     assert "<pre>*mine*</pre>" in page
-    assert 'id="why"' in page  # a person can still give points
+    assert 'id="why"' in page  # manual grading is still possible
 
 
 def test_where_nothing_can_be_confined_pages_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def test_no_text_is_laid_out_in_this_process(monkeypatch: pytest.MonkeyPatch) ->
     def never(*_: object) -> str:
         raise AssertionError
 
-    page_of("feedback")  # starts what renders, before anything is changed here
+    page_of("feedback")  # starts the renderer before anything is patched
     for name in ("render", "__call__"):
         monkeypatch.setattr(markdown_mistune.MarkdownWithMath, name, never)
     assert "<em>mine</em>" in page_of("feedback", answer="*mine*")

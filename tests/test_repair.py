@@ -1,4 +1,4 @@
-"""Later cells are judged with earlier mistakes repaired, and only when that can change anything."""
+"""Later cells are graded with earlier mistakes repaired, if that can change the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def notebook(*sources: str) -> NotebookNode:
 
 
 def results(sources: list[str]) -> list[CellResult]:
-    """What a chain is worth in which every cell needs all before it to be right."""
+    """The results of a chain in which every cell needs all earlier ones to be right."""
     cells = []
     for number in range(len(sources)):
         passed = all(source == RIGHT for source in sources[: number + 1])
@@ -46,7 +46,7 @@ def results(sources: list[str]) -> list[CellResult]:
 
 
 class Course:
-    """Grades a chain of cells, and notes what was run again."""
+    """Grades a chain of cells, and records its runs."""
 
     def __init__(self, *sources: str) -> None:
         self.sources = list(sources)
@@ -77,7 +77,7 @@ class Course:
     ("sources", "points", "runs"),
     [
         ([RIGHT, RIGHT, RIGHT], [2, 2, 2], 0),
-        ([RIGHT, RIGHT, WRONG], [2, 2, 0], 0),  # nothing stands behind it
+        ([RIGHT, RIGHT, WRONG], [2, 2, 0], 0),  # no cell follows it
         ([STUB, STUB, STUB], [0, 0, 0], 0),
         ([RIGHT, WRONG, STUB], [2, 0, 0], 0),
         ([WRONG, RIGHT, RIGHT], [0, 2, 2], 1),
@@ -152,7 +152,7 @@ def test_no_run_starts_when_time_is_up() -> None:
 # -- with kernels ------------------------------------------------------------------------------
 
 FILTERS, GRAPH, SPYING = NOTEBOOKS[0], "ofe-05-graph", "ofe-07-values"
-# Tells whatever it finds of the course's own graph, in every way that a cell has.
+# Leaks anything it finds of the course's own graph, in every way open to a cell.
 SPY = """
 import os, socket, stat, sys
 seen = "\\n".join(In)
@@ -179,7 +179,7 @@ if "sess" in globals():
     filter_vals = sess.run(W_conv)
 raise ValueError(found)
 """
-# Once more, in the last cell before a check, with an end to all connections.
+# Leaks again in the last cell before a check, and closes all connections.
 LAST = """
 get_ipython().kernel.session.send(get_ipython().kernel.iopub_socket, "stream",
     {"name": "stdout", "text": found}, parent=get_ipython().kernel.get_parent("shell"))
@@ -196,7 +196,7 @@ time.sleep(60)
 
 @dataclass
 class Spied:
-    """A graded notebook, and the socket to which it would have liked to lead the grader."""
+    """A graded notebook, and the socket to which it tried to lead the grader."""
 
     graded: Graded
     door: socket.socket
@@ -226,14 +226,14 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="module")
 def spied(course_copy: Callable[[], CourseCopy], place: Sandbox, door: socket.socket) -> Spied:
-    """A right notebook, but for its graph and for a spy behind it."""
+    """A right notebook, except for a missing graph and a spy after it."""
     spy = f"DOOR = {door.getsockname()!r}\n{SPY}"
     return grade_with_spies(course_copy(), place, door, {GRAPH: "pass", SPYING: spy})
 
 
 @pytest.fixture(scope="module")
 def hung_up(course_copy: Callable[[], CourseCopy], place: Sandbox, door: socket.socket) -> Spied:
-    """The same, and a cell behind it that ends its connections where there is something to tell."""
+    """The same with a later cell that closes its connections if the spy has found something."""
     spy = f"DOOR = {door.getsockname()!r}\n{SPY}"
     last = f"if 'nothing' not in found:\n{textwrap.indent(LAST, '    ')}"
     cells = {GRAPH: "pass", SPYING: spy, "ofe-08-picture": last}
@@ -254,15 +254,15 @@ def test_nothing_of_the_solution_is_shown_or_carried_out(spied: Spied, hung_up: 
     for told in (spied, hung_up):
         graded = told.graded
         shown = "\n".join([json.dumps(graded.result.to_record()), graded.executed, graded.log])
-        assert "nothing to be seen" in shown  # the spy has spoken, in the first run
+        assert "nothing to be seen" in shown  # the spy's output in the first run
         assert "x_image, W_conv, strides" not in shown
-        assert "lost its connection" not in shown  # that was in the repaired run
+        assert "lost its connection" not in shown  # that happened in the repaired run
         with pytest.raises(BlockingIOError):
             told.door.accept()
 
 
 def test_only_which_checks_passed_leaves_a_repaired_run(spied: Spied, hung_up: Spied) -> None:
-    """What is said of a failed check there are the course's own words."""
+    """Hints of failed checks in that run are the course's own words."""
     for told in (spied, hung_up):
         repaired_cells = [cell for cell in told.graded.result.cells if cell.note]
         assert repaired_cells

@@ -1,6 +1,6 @@
-"""Questions to a forked kernel: answered by plain values, or by a reason the student understands.
+"""Queries to a forked kernel: answered by plain values, or by a reason for the student.
 
-What the student's code does to its own process can spoil its own answers, and nothing more.
+Student code that tampers with its own process can only spoil its own answers.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ later = "defined after the first grade cell"
 
 @pytest.fixture(scope="module")
 def notebook(place: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookRun]:
-    """One kernel with a small graph, shared by the tests that do it no harm."""
+    """A kernel with a small graph, shared by tests that do not change it."""
     with NotebookRun(
         book(GRAPH, PICTURES),
         tmp_path_factory.mktemp("graph"),
@@ -593,7 +593,7 @@ def test_what_is_no_figure_is_a_reason(values: Values, name: str) -> None:
         values.figure(name)
 
 
-# -- what does not answer ----------------------------------------------------------------------
+# -- missing and wrong answers -----------------------------------------------------------------
 
 
 def test_a_question_that_takes_too_long_ends(start: Start) -> None:
@@ -622,7 +622,7 @@ def test_leaving_python_in_a_call_is_a_reason(start: Start) -> None:
 
 
 def answered(respond: Callable[[dict[str, Any], socket.socket], None]) -> Values:
-    """Give values behind which `respond` stands instead of a kernel."""
+    """Values that are answered by `respond` instead of a kernel."""
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
@@ -708,7 +708,7 @@ def test_a_refusal_in_any_words_is_a_reason_in_one_line(message: Any) -> None:
     assert len(str(raised.value)) < 300
 
 
-# The connection is a descriptor like any other; student code can find it and write to it.
+# The connection is an ordinary descriptor, which student code can find and write to.
 FIND = """
 from autograder.kernel import responder
 line = responder.connection
@@ -738,7 +738,7 @@ from autograder.kernel import responder
 responder.Responder.answer = lambda self, q: {"id": q["id"], "value": "full marks"}
 """)
     values = run.values_at("check-1")
-    assert values.value("anything") == "full marks"  # a claim, and no more than plain data
+    assert values.value("anything") == "full marks"  # only a claim, and plain data
     with pytest.raises(NoValue):
         values.describe("a", "b")
     with pytest.raises(NoValue):
@@ -747,7 +747,7 @@ responder.Responder.answer = lambda self, q: {"id": q["id"], "value": "full mark
         values.figure("fig")
 
 
-# What a kernel says over Jupyter's own channels is the student's, too.
+# Student code also controls the messages on Jupyter's own channels.
 SEND = """
 k = get_ipython().kernel
 def send(kind, content):
@@ -778,7 +778,7 @@ def test_a_malformed_message_stops_at_most_its_notebook(start: Start, message: s
     nbformat.validate(run.notebook)
 
 
-# -- kernels that end, or do not ---------------------------------------------------------------
+# -- kernels that end or hang ------------------------------------------------------------------
 
 BEAT = """
 import os, threading, time
@@ -794,7 +794,7 @@ if os.fork() == 0:
 
 
 def beats(run: Path, within: float) -> bool:
-    """Whether some process of the submission writes, within so many seconds."""
+    """Whether some process of the submission writes within this many seconds."""
 
     def written() -> int:
         file = run / "beat"

@@ -1,4 +1,4 @@
-"""Points from checks: partial credit, rounding, and what stands in `results.json`."""
+"""Points from checks: partial credit, rounding, and the content of `results.json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autograder.errors import CannotGrade, GraderFault, UserError, printable_lin
 
 
 def cell(max_points: float, *weights: float, name: str = "a-check") -> CellResult:
-    """A cell whose checks passed where the weight is positive."""
+    """A cell result in which checks with a positive weight passed."""
     checks = [
         CheckResult(
             f"test_{i}", f"title {i}", weight > 0, "" if weight > 0 else "hint", abs(weight)

@@ -1,4 +1,4 @@
-"""A temporary folder that is too small costs nobody a point, and the answer says what it is."""
+"""A full temporary folder costs no points, and the message names the cause."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAINING, FILTERS = "4-mnist-training", "5-mnist-filters"
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
-    """A file system of this size, in MB, at `folder`; what is yielded leaves so many MB free."""
+    """Mount a file system of `size` MB at `folder`; the yielded function leaves some MB free."""
     folder.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}m,mode=1777", "none", folder],
@@ -52,7 +52,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture(scope="module")
 def disk(warm: WarmInterpreter) -> Iterator[tuple[Path, Callable[[int], None]]]:
-    """The temporary folder of everything that is started from now on: a small disk."""
+    """A small disk as the temporary folder of all processes started from now on."""
     place = Path(tempfile.mkdtemp(prefix="room-"))
     with small_disk(place / "t", 900) as leave, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(place / "t"))
@@ -62,14 +62,14 @@ def disk(warm: WarmInterpreter) -> Iterator[tuple[Path, Callable[[int], None]]]:
 
 @pytest.fixture(scope="module")
 def warm_on_it(disk: tuple[Path, Callable[[int], None]]) -> Iterator[WarmInterpreter]:
-    """A warm interpreter that works on the small disk."""
+    """A warm interpreter that uses the small disk."""
     with WarmInterpreter() as interpreter:
         yield interpreter.wait()
 
 
 @pytest.fixture(params=[isolate.NAMESPACES, isolate.LANDLOCK])
 def place(request: pytest.FixtureRequest, warm_on_it: WarmInterpreter) -> Sandbox:
-    """Each level at which kernels are confined."""
+    """A sandbox for each level of confinement."""
     return Sandbox(warm_on_it.address, request.param)
 
 
@@ -160,7 +160,7 @@ def test_a_kernel_that_linux_ends_for_want_of_memory_is_no_mistake(
     expected = GraderFault if by_us else KernelLost
     said = "^this machine ran out of memory$" if by_us else "^the kernel ended in cell WORK-2$"
     with starting(tmp_path) as start:
-        # Process 1 of a namespace cannot end itself so.
+        # Process 1 of a namespace cannot end itself this way.
         place = Sandbox(warm.address, isolate.LANDLOCK)
         run = start(place, ENDS, "end()")
         run.values_at("check-1")
@@ -179,14 +179,14 @@ def test_a_kernel_that_linux_ends_for_want_of_memory_is_no_mistake(
 
 @pytest.fixture(scope="module")
 def course(course_copy: Callable[[], CourseCopy], solved_run: Path) -> CourseCopy:
-    """A class of one, who has done everything."""
+    """A class with one student, who has solved everything."""
     made = course_copy()
     made.complete("ada", solved_run)
     return made
 
 
 def graded(engine: Engine, name: str) -> Graded:
-    """What the engine says of ada's notebook."""
+    """The engine's result for ada's notebook."""
     ((_, found),) = engine.grade([engine.job("ada", ASSIGNMENT, name)], force=True)
     return found
 

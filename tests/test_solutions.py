@@ -1,4 +1,4 @@
-"""The solutions: they run, draw what they should, and are worth every point."""
+"""The solutions run, draw the right pictures, and get full marks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_two_commands_run_the_notebooks_once(
     waits = threading.Event()
 
     def execute(training: Training, path: Path, *_: object) -> NotebookNode:
-        assert waits.wait(60)  # until the other command has come
+        assert waits.wait(60)  # until the other command has started
         ran.append(path.stem)
         return nbformat.read(path, as_version=4)
 
@@ -126,7 +126,7 @@ def test_a_solution_shows_its_pictures(solved_run: Path, name: str) -> None:
 def test_a_solution_sums_up_a_folder_with_all_notebooks(solved_run: Path, name: str) -> None:
     outputs = executed_cells(solved_run, name)[-1].outputs
     assert {output.get("name") for output in outputs} == {"stdout"}
-    lines = "".join(output.text for output in outputs).splitlines()  # of one stream, in any parts
+    lines = "".join(output.text for output in outputs).splitlines()  # one stream
     assert [line.split()[:2] for line in lines[1:6]] == [["✓", f"{n}.ipynb"] for n in NOTEBOOKS]
     trained = name in NOTEBOOKS[3:]
     assert (lines[-1] == "Nothing is missing: hand in these eight files.") == trained
@@ -160,14 +160,14 @@ def test_a_worker_keeps_nothing_of_what_it_has_graded_but_the_first_of_a_kind(
     places = root.release(ASSIGNMENT), root.source(ASSIGNMENT)
     job = Job(ASSIGNMENT, NOTEBOOKS[0], folder, *places, b"any secret", sandbox=sandbox(warm))
     kept = []
-    gc.disable()  # or it might happen to find what it is about
+    gc.disable()  # a collection could hide reference cycles
     try:
         for _ in range(3):
             assert grade_notebook(job).result.score == sum(max_points(NOTEBOOKS[0]).values())
             kept.append(sum(isinstance(thing, Checking) for thing in gc.get_objects()))
     finally:
         gc.enable()
-    # The loader of the module of checks knows the pytest that has read it, the first one.
+    # The loader of the checks' module keeps a reference to the first pytest session.
     assert max(kept[1:]) <= kept[0]
 
 

@@ -1,4 +1,4 @@
-"""Reading a checkpoint ends in its tensors, a sentence about its files, or a fault of ours."""
+"""Reading a checkpoint gives its tensors, a sentence about its files, or a grader's fault."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsiz
 
 
 def reader(status: int | None, reason: str = "", said: bytes = b"") -> type:
-    """Stands for a process that says this, and is then found in this state."""
+    """A stand-in for a process with this output, exit status and reason."""
 
     class Reader:
         def __init__(self, address: str, order: Any, values: int, log: int) -> None:
@@ -76,7 +76,7 @@ def place(warm: WarmInterpreter) -> Sandbox:
     return sandbox(warm)
 
 
-# What became of each file (None: it is not there; a number: its first bytes are), and the sentence.
+# Changes to files (None: missing; a number: only that many bytes), and the expected sentence.
 CANNOT_BE_USED: dict[str, tuple[dict[str, bytes | int | None], str]] = {
     "data alone": ({INDEX: None}, f"{INDEX} was not handed in, and {DATA} cannot be read without"),
     "index alone": ({DATA: None}, f"{DATA} was not handed in, and {INDEX} cannot be read without"),
@@ -105,7 +105,7 @@ def test_what_was_handed_in_and_cannot_be_used_is_named(
             (folder / name).write_bytes(whole[:what] if isinstance(what, int) else what)
     with pytest.raises(Unusable, match=said):
         SubmittedFiles(folder, place).tensors(PREFIX)
-    with pytest.raises(NoValue) as written:  # no reason to pass over what has stopped a cell
+    with pytest.raises(NoValue) as written:  # must not replace the error that stopped a cell
         SubmittedFiles(folder, place, handed_in=False).tensors(PREFIX)
     assert not isinstance(written.value, Unusable)
 
@@ -115,23 +115,23 @@ def test_another_format_is_named_where_the_files_are_not(place: Sandbox, tmp_pat
         SubmittedFiles(tmp_path, place, instead=["model.keras"]).tensors(PREFIX)
     with pytest.raises(NoValue, match="were not handed in") as absent:
         SubmittedFiles(tmp_path, place).tensors(PREFIX)
-    assert not isinstance(absent.value, Unusable)  # it may be that nothing was ever saved
+    assert not isinstance(absent.value, Unusable)  # perhaps nothing was ever saved
 
 
-# --- as a student reads it ---
+# --- the student's view ---
 
 FILTERS = NOTEBOOKS[4]  # restores the checkpoint
 
 
 def solution(course: CourseCopy, place: Sandbox) -> Job:
-    """Hand in the solution of that notebook, and no checkpoint."""
+    """A job for the solution of that notebook, without a checkpoint."""
     folder = course.solved("ada", FILTERS)
     release, own = (course.root / name / ASSIGNMENT for name in ("release", "source"))
     return Job(ASSIGNMENT, FILTERS, folder, release, own, b"secret", sandbox=place)
 
 
 def hints(graded: Graded) -> list[str]:
-    """Of all failed checks, by grade cell."""
+    """The hints of all failed checks, in the order of the grade cells."""
     return [check.hint for cell in graded.result.cells for check in cell.checks if check.hint]
 
 

@@ -1,7 +1,7 @@
-"""Attacks carried out for real: none gains a point, learns, harms or outlives anything.
+"""Real attacks: none of them gains a point, learns a secret, does harm or outlives its kernel.
 
-One class is graded: many hostile submissions and a few honest ones beside them, in parallel.
-Most attacks stand in front of an untouched notebook, which is worth nothing by itself.
+One class of many hostile and a few honest submissions is graded in parallel.  Most attacks precede
+an untouched notebook, which is worth nothing by itself.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from autograder.engine.values import NoValue
 from autograder.engine.warm import WarmInterpreter
 from autograder.kernel import isolate
 
-HONEST = {"honest": 100, "another": 100, "half": 5}  # solution cells that are written
+HONEST = {"honest": 100, "another": 100, "half": 5}  # number of written solution cells
 ROWS = {attack.row for attack in ATTACKS.values()}
 RELEASE = ROOT / "release" / ASSIGNMENT
 
 
 @dataclass
 class Class:
-    """A graded class, and what stood outside before."""
+    """A graded class, and a snapshot of the things outside before."""
 
     course: CourseCopy
     outcome: subprocess.CompletedProcess[str]
@@ -64,7 +64,7 @@ class Class:
 
 
 def write_solved(course: CourseCopy, student: str, *done: str) -> Path:
-    """Hand in FILTERS with these solution cells."""
+    """Hand in FILTERS only, with these solution cells."""
     folder = course._submit(student, {FILTERS: done})
     for name in NOTEBOOKS[1:]:
         (folder / f"{name}.ipynb").unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def write_solved(course: CourseCopy, student: str, *done: str) -> Path:
 
 
 def guarded(course: CourseCopy) -> dict[str, bytes]:
-    """Every file of a course that grading may not change."""
+    """Path → content of the course's files that grading must not change."""
     kept = ("source", "release", "submitted/honest", "submitted/another", "nbgrader_config.py")
     paths = [p for name in kept for p in [course.root / name, *(course.root / name).rglob("*")]]
     paths.append(course.root / ".autograder" / "secret")
@@ -85,7 +85,7 @@ def guarded(course: CourseCopy) -> dict[str, bytes]:
 
 
 def public_places() -> set[str]:
-    """What lies in the places that anybody may write to."""
+    """Canary files in the places that anybody may write to."""
     found = set()
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/run", "/", "/usr/local"):
         found |= {f"{folder}/{name}" for name in os.listdir(folder) if "CANARY" in name}
@@ -101,7 +101,7 @@ def graded(
 ) -> Class:
     course = course_copy()
     course.keep_first_notebook()
-    # A secret that is known here, so that it can be looked for.
+    # A known secret, which the tests can search for.
     (course.root / ".autograder").mkdir(mode=0o700)
     (course.root / ".autograder" / "secret").write_bytes(SECRET)
     for student, count in HONEST.items():
@@ -136,7 +136,7 @@ SECRET = b"thirty-two bytes nobody may see!"
 ENVIRONMENT = "what only the grader knows"
 
 
-# Tests beside this class, by row of the list of threats.
+# Tests outside this class, by row in the list of threats.
 MUTANTS = "validity/ch4_cnn/7-checkpoints.toml"
 ELSEWHERE = {
     1: ["test_definite_answers.py::test_the_answer_is_definite"],
@@ -259,9 +259,9 @@ ELSEWHERE = {
 
 
 def test_every_row_of_the_list_has_its_tests() -> None:
-    """The last row is about where: the class is graded at both levels, test_matrix has the rest."""
+    """The last row is about machines: this class covers both levels, test_matrix the rest."""
     assert set(ELSEWHERE) == set(range(1, 28))
-    # They need other notebooks, other runs, or other places to look at.
+    # These rows need other notebooks, other runs or other places.
     assert set(ELSEWHERE) - ROWS == {16, 17, 20, *range(24, 28)}
 
 
@@ -322,7 +322,7 @@ def test_nothing_was_learned(graded: Class, student: str) -> None:
 
 
 def solution_texts() -> list[str]:
-    """Telling lines of the instructor's notebook."""
+    """Distinctive lines of the instructor's notebook."""
     source = nbformat.read(ROOT / "source" / ASSIGNMENT / f"{FILTERS}.ipynb", as_version=4)
     inside = [c.source.split(BEGIN)[1].split(END)[0] for c in source.cells if BEGIN in c.source]
     lines = [line.strip() for text in inside for line in text.splitlines()]
@@ -360,7 +360,7 @@ def test_nothing_is_left_in_the_graders_own_folders(graded: Class) -> None:
         made = {path.name: path for path in folder.iterdir()}
         assert made.keys() <= {"results.json", f"{FILTERS}.ipynb", *given}
         assert not [path for path in made.values() if path.is_symlink() or not path.is_file()]
-        # nbgrader puts the course's own files there.
+        # nbgrader copies the course's own files there.
         assert {n: made[n].read_bytes() for n in given if n in made}.items() <= given.items()
     ours = Path(tempfile.gettempdir()).glob("kit-*")
     assert not [where for top in ours for where, inner, _ in os.walk(top) if "dark" in inner]
@@ -432,7 +432,7 @@ def test_a_checkpoint_file_that_names_a_path_elsewhere_leads_nowhere(
 def test_graphs_beside_a_checkpoint_are_never_opened(
     saved: Path, place: Sandbox, tmp_path: Path
 ) -> None:
-    """Whoever opened one of them would wait for ever; so what it holds cannot matter."""
+    """Opening one of them would block forever, so they cannot have been read."""
     folder = tmp_path / "submission"
     shutil.copytree(saved, folder)
     (folder / f"{PREFIX}.meta").unlink()
@@ -442,7 +442,7 @@ def test_graphs_beside_a_checkpoint_are_never_opened(
     assert tensors(folder, place) == TENSORS
 
 
-# --- row 18: what an earlier grading showed ---
+# --- row 18: results of an earlier grading ---
 
 SUM = "fig-4-3-neighbourhood-sum"
 RECORD = """
@@ -496,4 +496,4 @@ def test_answers_of_an_earlier_grading_are_worth_nothing(
     assert len(recorded) > 1  # the slide's, and hidden ones
     assert len({value for _, value in recorded}) > 1
     again = graded_with("replays", REPLAY.format(recorded=recorded), "")
-    assert sum_points(again) == round(full / 5, 2)  # the slide's sum, which everybody knows
+    assert sum_points(again) == round(full / 5, 2)  # the slide's sum, which is public

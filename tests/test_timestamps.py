@@ -1,4 +1,4 @@
-"""When something was handed in: zones are read, and what tells no time is said."""
+"""Times of submission: time zones are read, and invalid timestamps are reported."""
 
 from __future__ import annotations
 

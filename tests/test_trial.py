@@ -1,4 +1,4 @@
-"""Before anything is graded a kernel shows that notebooks can run; where they cannot, one line."""
+"""A trial kernel shows that notebooks can run before grading; otherwise there is one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AS_ROOT = os.geteuid() == 0
 
 @pytest.fixture(params=[isolate.NAMESPACES, isolate.LANDLOCK, UNCONFINED])
 def place(request: pytest.FixtureRequest, warm: WarmInterpreter) -> Sandbox:
-    """A sandbox of each level."""
+    """A sandbox for each level of confinement."""
     return Sandbox(warm.address, request.param)
 
 
@@ -44,7 +44,7 @@ def test_a_kernel_does_what_notebooks_do(place: Sandbox) -> None:
 def test_nothing_that_a_kernel_is_to_find_is_there_already(
     place: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or else the trial would not show that packages are found."""
+    """Otherwise the trial would not show that packages are found."""
     (first, *_) = STEPS
     names = STEPS[first].split("import ")[-1].replace(",", " ").split()
     look = f"import sys\nassert not set({names!r}) & set(sys.modules)\n"
@@ -64,7 +64,7 @@ def test_a_kernel_that_ends_is_named(place: Sandbox, monkeypatch: pytest.MonkeyP
     assert trial(place).startswith("a kernel did not answer (the kernel ended in cell")
 
 
-# --- an environment that only its owner can read, as after an installation under umask 077 ---
+# --- an environment that only its owner can read, installed under umask 077 ---
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def private() -> Iterator[Path]:
 
 @pytest.fixture
 def small(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
-    """A course of one notebook, and one submission."""
+    """A course with one notebook and one submission."""
     course = course_copy()
     course.keep_first_notebook()
     shutil.copytree(course.root / "release" / ASSIGNMENT, course.submission("student"))
@@ -113,11 +113,11 @@ def test_without_a_fault_of_the_environment_the_trial_speaks_for_itself(
     assert trial_module.explained("a kernel cannot sing", place) == "a kernel cannot sing"
 
 
-# --- "grade it again" is said of what can pass by itself ---
+# --- "grade it again" is only said of temporary failures ---
 
 
 def caused(cause: BaseException) -> GraderFault:
-    """What the checks make of an error that can only be the grader's."""
+    """The fault that the checks raise for an error that only the grader can cause."""
     fault = GraderFault(f"test_x: {in_words(cause)}")
     fault.__cause__ = cause
     return fault
@@ -151,7 +151,7 @@ def test_grading_again_is_advised_for_what_can_pass_by_itself(what: str) -> None
 
 
 def test_a_course_is_no_part_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`python -m autograder` puts the folder that it is started in, the course, on the path."""
+    """`python -m autograder` puts its working directory, the course, on the path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     assert str(tmp_path) in trial_module._python()
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The visible checks: what they accept, and what they say."""
+"""The visible checks: accepted answers and messages."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ checks = load("visible_checks")
 
 
 class FakeShape:
-    """What TensorFlow gives for `tensor.shape`."""
+    """A stand-in for TensorFlow's `tensor.shape`."""
 
     def __init__(self, sizes):
         self.sizes = sizes
@@ -43,7 +43,7 @@ def tensor(*sizes, dtype="float32", rank_known=True):
 
 @pytest.fixture
 def notebook():
-    """Run code as a cell does: in globals of its own, with the checks imported."""
+    """Run code like a cell, in its own globals with the checks imported."""
     names = {name: getattr(checks, name) for name in checks.__all__}
 
     def run(code: str, **more):
@@ -278,7 +278,7 @@ def test_done(notebook, capsys):
     assert capsys.readouterr().out == "[OFE-04] looks right so far ✓\n"
 
 
-# In IPython. A process of its own, because IPython has one shell per process.
+# In IPython, in separate processes, because there is one shell per process.
 
 SHELL = """
 import sys
@@ -295,7 +295,7 @@ print(result.success, type(result.error_in_exec).__name__)
 
 
 def in_ipython(cell: str) -> tuple[str, str]:
-    """What IPython shows for a cell, and how the cell ended."""
+    """IPython's output for a cell, and how the cell ended."""
     ran = subprocess.run(
         [sys.executable, "-c", SHELL, str(SOURCE), cell],
         capture_output=True,
@@ -357,7 +357,7 @@ def test_ipython_keeps_the_traceback_of_everything_else(cell, kind):
     assert ended == f"False {kind}"
 
 
-# What became of the cell that should have made a name.
+# The state of the cell that should have defined a name.
 
 SESSION = """
 import json, sys
@@ -374,7 +374,7 @@ for number, cell in enumerate(["from visible_checks import *", *cells]):
 
 
 def last_of(*cells: str, named: bool = True) -> str:
-    """What IPython shows for the last of these cells."""
+    """IPython's output for the last of these cells."""
     ran = subprocess.run(
         [sys.executable, "-c", SESSION, str(SOURCE), json.dumps(cells), "named" if named else ""],
         capture_output=True,
@@ -471,7 +471,7 @@ def test_a_check_that_runs_twice_sees_its_own_figure():
 FILES = "checkpoint", "mdc_session-4000.index", "mdc_session-4000.data-00000-of-00001"
 TODO = "# TODO: two filters\nraise NotImplementedError('TODO [OFE-04]: not done yet')"
 WROTE = "edge_filter = 1  # raise NotImplementedError('TODO [OFE-04]: not done yet')"
-# Ask with a checkpoint's index that promises two variables of 6 numbers and a counter.
+# Runs the summary with a checkpoint index of two variables of 6 numbers and a counter.
 SUMMARY = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -501,7 +501,7 @@ def a_cell(source: str, kind: str = "code") -> dict:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Everything that is to be handed in."""
+    """A folder with all files to hand in."""
     for name in checks.NOTEBOOKS:
         (tmp_path / name).write_text(book(a_cell(WROTE)), encoding="utf-8")
     (tmp_path / FILES[0]).write_text('model_checkpoint_path: "mdc_session-4000"\n')

@@ -1,4 +1,4 @@
-"""Frames between the zones: everything plain arrives as it was, everything else is refused."""
+"""Frames between the zones: plain values arrive unchanged, everything else is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def over(body: Any) -> Any:
 
 
 def arriving(raw: bytes) -> Any:
-    """Give back what a receiver makes of these bytes and the end of the connection."""
+    """Return what a receiver reads from these bytes before the connection ends."""
     ours, theirs = socket.socketpair()
 
     def write() -> None:
@@ -55,13 +55,13 @@ def arriving(raw: bytes) -> Any:
 
 
 def frame(header: Any, payload: bytes = b"", magic: bytes = b"KIT1") -> bytes:
-    """Spell a frame by hand; a header that is no bytes is written as JSON."""
+    """Encode a frame; a header that is not bytes is written as JSON."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<4sII", magic, len(text), len(payload)) + text + payload
 
 
 def described(dtype: Any, shape: Any, payload: bytes = b"", body: Any = None) -> bytes:
-    """Spell a frame with one array."""
+    """Encode a frame with one array."""
     body = {"array": 0} if body is None else body
     return frame({"body": body, "arrays": [{"dtype": dtype, "shape": shape}]}, payload)
 
@@ -90,7 +90,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-# -- what may pass -----------------------------------------------------------------------------
+# -- accepted values ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(wire.DTYPES))
@@ -238,7 +238,7 @@ def test_random_bodies_arrive_unchanged() -> None:
         assert same(body, over(body)), body
 
 
-# -- what a sender refuses ---------------------------------------------------------------------
+# -- refused by the sender ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_frames_over_the_limits_are_not_sent(monkeypatch: pytest.MonkeyPatch) ->
             wire.send(theirs, np.zeros(1001, np.uint8))
 
 
-# -- what a receiver refuses -------------------------------------------------------------------
+# -- refused by the receiver -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_bodies_with_anything_but_arrays_and_maps_are_refused(body: Any) -> None
 
 
 def test_one_array_cannot_be_named_many_times() -> None:
-    # Otherwise a small frame becomes a huge array when someone stacks the list.
+    # Otherwise a small frame becomes a huge array when the list is stacked.
     with pytest.raises(wire.WireError):
         arriving(described("uint8", [1], b"x", body=[{"array": 0}] * 1000))
 
@@ -485,7 +485,7 @@ def test_a_reader_that_takes_nothing_ends_at_the_deadline() -> None:
 
 
 def test_a_reader_that_dawdles_ends_at_one_deadline_for_all_arrays() -> None:
-    """It takes each array before the time is up that one of them alone would have."""
+    """It reads each array within the time that a single one may take."""
     ours, theirs = socket.socketpair()
     array = np.zeros(1_000_000)
     enough = threading.Event()
@@ -542,7 +542,7 @@ def test_damaged_frames_give_a_value_or_a_wire_error() -> None:
 
 
 class Bomb:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -571,7 +571,7 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
         assert got.tobytes() == payload
     assert not path.exists()
     pickle.loads(bomb)
-    assert path.exists()  # the payload is live: whoever unpickled it would have made the file
+    assert path.exists()  # the payload works: unpickling it creates the file
 
 
 def test_a_deadline_may_be_asked_for_again_and_again() -> None:
@@ -590,7 +590,7 @@ def test_a_deadline_may_be_asked_for_again_and_again() -> None:
         with pytest.raises(wire.WireTimeout):
             wire.send(
                 one, np.zeros(1 << 22), patience
-            )  # more than a socket takes that nobody reads
+            )  # more than a socket buffers when nobody reads from it
         assert len(asked) >= 5
 
 

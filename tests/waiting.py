@@ -1,4 +1,4 @@
-"""To wait for something, as long as it takes within reason."""
+"""Waiting for a condition, with a timeout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T], what: str, seconds: float = 300) -> T:
-    """The first true value of `look`, which is called until then."""
+    """Call `look` until it returns a true value; return that value."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > deadline:

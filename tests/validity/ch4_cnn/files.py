@@ -1,6 +1,6 @@
-"""What is handed in beside the notebooks, and how a checkpoint may be other than it should be.
+"""The files submitted with the notebooks, and faulty variants of the checkpoint.
 
-A variant changes the folder of one submission in place, before it is graded.
+A variant changes the folder of one submission in place before it is graded.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Tensors = dict[str, np.ndarray]
 
 
 def files(course: Course, console: Console) -> Path:
-    """The folder with the checkpoint of the solution, trained once for real."""
+    """The folder with the solution's checkpoint, from one full training."""
     return solution_run(course, "ch4-cnn", console)
 
 
 def rewrite(change: Callable[[Tensors], Tensors]) -> Callable[[Path], None]:
-    """A variant that writes the checkpoint again, with other tensors."""
+    """A variant that rewrites the checkpoint with changed tensors."""
 
     def variant(folder: Path) -> None:
         import tensorflow as tf
@@ -50,19 +50,19 @@ def rewrite(change: Callable[[Tensors], Tensors]) -> Callable[[Path], None]:
 
 
 def remove(folder: Path) -> None:
-    """Nothing of the checkpoint is handed in but the text file."""
+    """Only the text file of the checkpoint is handed in."""
     for path in folder.glob(f"{LAST}.*"):
         path.unlink()
 
 
 def missing(folder: Path) -> None:
-    """Nothing of the checkpoint is handed in at all."""
+    """No file of the checkpoint is handed in."""
     remove(folder)
     (folder / "checkpoint").unlink()
 
 
 def renamed(names: dict[str, str]) -> Callable[[Tensors], Tensors]:
-    """Variables, and Adam's averages of them, under other names."""
+    """Rename variables together with Adam's slots for them."""
 
     def change(tensors: Tensors) -> Tensors:
         found = {}
@@ -75,7 +75,7 @@ def renamed(names: dict[str, str]) -> Callable[[Tensors], Tensors]:
 
 
 def untrained(tensors: Tensors) -> Tensors:
-    """What a Saver writes before the first step."""
+    """The values that a Saver writes before the first step."""
     start = random_values(tensors)
     for name, value in start.items():
         if "/" in name or name in ("Variable_2", "Variable_3", "Variable_4"):
@@ -84,7 +84,7 @@ def untrained(tensors: Tensors) -> Tensors:
 
 
 def random_values(tensors: Tensors) -> Tensors:
-    """The right names and shapes, and numbers that no training made."""
+    """Random values with the right names and shapes."""
     rng = np.random.default_rng(0)
     return {
         name: rng.normal(0, 0.1, value.shape).astype(np.float32) if value.ndim else value
@@ -93,7 +93,7 @@ def random_values(tensors: Tensors) -> Tensors:
 
 
 def narrower(tensors: Tensors) -> Tensors:
-    """A network of half as many hidden units."""
+    """A network with half the hidden units."""
     cut = {"Variable_1": (slice(None), slice(512)), "Variable_2": (slice(512),),
            "Variable_3": (slice(512),)}  # fmt: skip
     return {
@@ -108,12 +108,12 @@ def step_3900(tensors: Tensors) -> Tensors:
 
 
 def counted(tensors: Tensors) -> Tensors:
-    """What is saved where the optimizer counts its steps in a variable of its own."""
+    """The tensors if the optimizer also counts its steps in a global step."""
     return {**tensors, "global_step": np.int64(4000)}
 
 
 def halved(suffix: str) -> Callable[[Path], None]:
-    """One of the files is cut in the middle."""
+    """One of the files is truncated to half its size."""
 
     def variant(folder: Path) -> None:
         (path,) = folder.glob(f"{LAST}.{suffix}*")
@@ -123,27 +123,27 @@ def halved(suffix: str) -> Callable[[Path], None]:
 
 
 def own_name(folder: Path) -> None:
-    """The files of another step, under their own name."""
+    """The files are named after another step."""
     for path in folder.glob(f"{LAST}.*"):
         path.rename(folder / path.name.replace("4000", "3900"))
 
 
 def moved(folder: Path) -> None:
-    """The checkpoint lies in a folder, as on the slide."""
+    """The checkpoint is in a folder, as on the slide."""
     (folder / "tmp").mkdir()
     for path in folder.glob(f"{LAST}.*"):
         shutil.move(path, folder / "tmp" / path.name)
 
 
 def downloaded_again(folder: Path) -> None:
-    """The names that a browser gives to what was downloaded before."""
+    """The files have the names that a browser gives to repeated downloads."""
     (folder / "checkpoint").rename(folder / "checkpoint.txt")
     for path in folder.glob(f"{LAST}.*"):
         path.rename(folder / path.name.replace(LAST, f"{LAST} (1)"))
 
 
 def keras_file(folder: Path) -> None:
-    """What Keras 3 saves, in place of a Saver's files: a zip archive with these members."""
+    """A Keras 3 model, a zip archive with these members, replaces the Saver's files."""
     missing(folder)
     with zipfile.ZipFile(folder / f"{LAST}.keras", "w") as archive:
         for member in ("metadata.json", "config.json", "model.weights.h5"):
@@ -158,7 +158,7 @@ def listing(folder: Path, steps: list[int], where: str = "") -> None:
 
 
 def text_mode(folder: Path) -> None:
-    """ORENIST.data after a checkout in text mode: every \\n became \\r\\n."""
+    """ORENIST.data was checked out in text mode: every \\n became \\r\\n."""
     path = folder / "ORENIST.data"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 

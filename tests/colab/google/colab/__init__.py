@@ -1,1 +1,1 @@
-"""Stands in for the package of this name that only Colab has."""
+"""A stand-in for Colab's package of this name."""

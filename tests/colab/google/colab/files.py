@@ -1,7 +1,7 @@
-"""Files that travel between Colab's machine, where a notebook runs, and somebody's computer.
+"""Transfers files between Colab's machine, where a notebook runs, and the user's computer.
 
-The computer is the folder that COLAB_COMPUTER names: in `course` lies what was handed out, in
-`Downloads` what a notebook has given.
+The computer is the folder named by COLAB_COMPUTER; its `course` holds the released files, its
+`Downloads` the files that notebooks have downloaded.
 """
 
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def upload():
-    """Copy here what was chosen in a dialog, as name → content; empty when it was cancelled.
+    """Copy files from the computer; return name → content, empty if the dialog was cancelled.
 
-    Whoever chooses takes all of one folder: the first that has something which is not here.
+    The user chooses all files of the first folder that has one which is not here.
     """
     for folder in ("course", "Downloads"):
         chosen = [
