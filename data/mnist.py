@@ -157,7 +157,7 @@ def load(
 def files(split: str) -> tuple[Path, Path]:
     """The idx files of a split ("train" or "test"): its images and its labels.
 
-    Raises ValueError for another split, and whatever `needed` raises.
+    Raises ValueError for another split, and MnistUnavailable like `needed`.
     """
     if split not in _SPLITS:
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'")

@@ -360,7 +360,7 @@ def test_an_explanation_of_what_is_not_there_is_reported(course: Course) -> None
 
 
 class Interrupted(Exception):
-    """Stands for Ctrl-C."""
+    """Simulates Ctrl-C."""
 
 
 class Counting(Engine):

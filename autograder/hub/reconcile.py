@@ -517,7 +517,7 @@ class Reconciler:
         pages.publish(self.settings.outbound, secret, shown)
         self._strangers(work, work.folder, secret, shown)
 
-    # --- what is under way, and what went wrong ---
+    # --- progress and failures ---
 
     def _enter(self, work: Work) -> bool:
         """Register as a reader of the work's files; False if the work has been dropped."""

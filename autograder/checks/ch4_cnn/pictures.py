@@ -35,7 +35,7 @@ Scale = tuple[float, float] | None  # the values of white and black; None: the p
 Mistake = tuple[Callable[[], object], str]
 
 
-# -- what is seen ------------------------------------------------------------------------------
+# -- visible pictures --------------------------------------------------------------------------
 
 
 def seen(figure: Figure) -> list[Picture]:
