@@ -37,12 +37,12 @@ def make(
     The submissions differ in every notebook, so that no cached result is used twice.
 
     Args:
-        root: The course's root.
-        ours: The course to copy.
-        executed: The folder of the executed solutions, with the checkpoint to submit.
-        count: Number of submissions.
-        stock: Use nbgrader's own configuration instead of ours.
-        steps: Training steps after which the loop of notebook 4 ends; 0 for all of them.
+        root: the course's root.
+        ours: the course to copy.
+        executed: the folder of the executed solutions, with the checkpoint to submit.
+        count: number of submissions.
+        stock: use nbgrader's own configuration instead of ours.
+        steps: training steps after which the loop of notebook 4 ends; 0 for all of them.
 
     """
     shutil.rmtree(root, ignore_errors=True)

@@ -90,11 +90,11 @@ def stock_class(root: Path, ours: Course, executed: Path, sample: int, steps: in
     """Measure stock `nbgrader autograde` on `sample` submissions.
 
     Args:
-        root: Root of the course to make.
-        ours: The course to copy.
-        executed: The folder of the executed solutions.
-        sample: Number of submissions.
-        steps: Training steps after which their loops end; 0 for the whole training.
+        root: root of the course to make.
+        ours: the course to copy.
+        executed: the folder of the executed solutions.
+        sample: number of submissions.
+        steps: training steps after which their loops end; 0 for the whole training.
 
     """
     make(root, ours, executed, sample, stock=True, steps=steps)
@@ -149,7 +149,7 @@ class MemoryWatch(threading.Thread):
     """Samples the memory of a command's processes five times a second.
 
     Attributes:
-        peak: Largest anonymous memory in bytes of a single process, by kind.
+        peak: largest anonymous memory in bytes of a single process, by kind.
 
     """
 

@@ -136,14 +136,14 @@ def load(
 
     Args:
         split: "train" (60 000 digits) or "test" (10 000).
-        rows: The digits to read, in the order given; all by default.
+        rows: the digits to read, in the order given; all by default.
 
     Returns:
         Images (n, 784) float32 in [0, 1], where 1 is ink, and labels (n,) uint8 in 0...9.
 
     Raises:
         ValueError: `split` is unknown.
-        IndexError: A row does not exist.
+        IndexError: a row does not exist.
         MnistUnavailable: MNIST has not been fetched, or MNIST_DIR is not usable.
 
     """

@@ -51,15 +51,15 @@ class Quantity:
     """A quantity measured over many seeds, and the bound that a check sets for it.
 
     Attributes:
-        name: Part of the histogram's file name.
-        title: Title in the page.
-        kind: Its key in measured.json.
-        keys: Keys below the seed, down to the value.
-        bound_name: Name of the bound in thresholds.py.
-        upper: Whether values must stay below the bound, rather than above.
-        scale: Transformation that makes the values roughly normal.
-        about: Description in the page.
-        limit: Largest accepted probability that chance carries a run across the bound.
+        name: part of the histogram's file name.
+        title: title in the page.
+        kind: its key in measured.json.
+        keys: keys below the seed, down to the value.
+        bound_name: name of the bound in thresholds.py.
+        upper: whether values must stay below the bound, rather than above.
+        scale: transformation that makes the values roughly normal.
+        about: description in the page.
+        limit: largest accepted probability that chance carries a run across the bound.
 
     """
 

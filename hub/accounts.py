@@ -40,8 +40,8 @@ class Run:
     """One demonstration.
 
     Attributes:
-        process: The process that runs it.
-        token: A random unique word.
+        process: the process that runs it.
+        token: a random unique word.
 
     """
 
@@ -69,13 +69,13 @@ def create(
     """Create the run's accounts, with private homes below `folder`/homes, and its groups.
 
     Args:
-        run: The run.
-        names: Names of the accounts.
-        groups: Members by group.
-        folder: The run's folder.
+        run: the run.
+        names: names of the accounts.
+        groups: members by group.
+        folder: the run's folder.
 
     Raises:
-        UserError: An account or a group exists already; it belongs to somebody and is not changed.
+        UserError: an account or a group exists already; it belongs to somebody and is not changed.
 
     """
     homes = folder / "homes"
@@ -113,8 +113,8 @@ def remove(run: Run, folder: Path) -> None:
     """End all processes of this run's accounts, and delete the accounts and groups.
 
     Args:
-        run: The run.
-        folder: The run's folder, which contains the accounts' homes.
+        run: the run.
+        folder: the run's folder, which contains the accounts' homes.
 
     """
     mine = dict(_marked(run, folder))

@@ -50,13 +50,13 @@ def make_root(
     """Make `folder` a course root with the sources of `assignments` and its configuration.
 
     Args:
-        folder: The folder to fill.
-        root: Its final path.
-        name: Name of the course.
-        exchange: Root of the exchange.
-        assignments: Names of the assignments.
-        notebooks: Names of the notebooks to keep; empty for all.
-        settings: Further lines for `nbgrader_config.py`.
+        folder: the folder to fill.
+        root: its final path.
+        name: name of the course.
+        exchange: root of the exchange.
+        assignments: names of the assignments.
+        notebooks: names of the notebooks to keep; empty for all.
+        settings: further lines for `nbgrader_config.py`.
 
     """
     ignore = shutil.ignore_patterns("__pycache__", "mdc_session*", "checkpoint", "*.pyc")
@@ -105,13 +105,13 @@ def run(
     """Run a command of an environment.
 
     Args:
-        user: Name of the user.
-        command: Name of the program, and its arguments.
-        programs: The environment's folder of programs.
-        cwd: The working directory.
-        variables: Environment variables, besides PATH, LANG and USER.
-        as_user: Change to `user`, rather than running it under the current account.
-        check: Raise UserError if the command fails.
+        user: name of the user.
+        command: name of the program, and its arguments.
+        programs: the environment's folder of programs.
+        cwd: the working directory.
+        variables: environment variables, besides PATH, LANG and USER.
+        as_user: change to `user`, rather than running it under the current account.
+        check: raise UserError if the command fails.
 
     """
     first, *others = command

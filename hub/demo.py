@@ -49,12 +49,12 @@ class Members:
     """A course on the Hub.
 
     Attributes:
-        name: Name of the course.
-        grader: User name of the grader account.
-        instructors: User names of the instructors.
-        students: User names of the students.
-        notebooks: Names of the notebooks to release; empty for all.
-        settings: Further lines for the course's `nbgrader_config.py`.
+        name: name of the course.
+        grader: user name of the grader account.
+        instructors: user names of the instructors.
+        students: user names of the students.
+        notebooks: names of the notebooks to release; empty for all.
+        settings: further lines for the course's `nbgrader_config.py`.
 
     """
 
@@ -71,10 +71,10 @@ class Demonstration:
     """A Hub with everything it needs in one temporary folder; a context manager.
 
     Attributes:
-        courses: The courses on the Hub; without root only the first one, with a single person.
-        folder: The temporary folder.
-        url: Address of the Hub.
-        passwords: Password by user name.
+        courses: the courses on the Hub; without root only the first one, with a single person.
+        folder: the temporary folder.
+        url: address of the Hub.
+        passwords: password by user name.
 
     """
 

@@ -188,12 +188,12 @@ def replace_tree(
     """Rebuild a tree that belongs to root, unless its stamp is current.
 
     Args:
-        target: Path of the tree.
-        make: Fills the folder that it is given.
-        stamp: Digest of everything that the tree depends on.
-        in_place: Build the tree at its final path, which its files contain; the tree is then
+        target: path of the tree.
+        make: fills the folder that it is given.
+        stamp: digest of everything that the tree depends on.
+        in_place: build the tree at its final path, which its files contain; the tree is then
             missing meanwhile.
-        keep: Keep the folder itself, with its owner and mode.
+        keep: keep the folder itself, with its owner and mode.
 
     """
     note = target.with_name(f".{target.name}.stamp")

@@ -21,8 +21,8 @@ class Process:
     """One process of this machine.
 
     Attributes:
-        pid: Its process id.
-        start: Its start time in clock ticks since boot.
+        pid: its process id.
+        start: its start time in clock ticks since boot.
 
     """
 
@@ -111,12 +111,12 @@ def end(running: Callable[[], list[Process]], patience: float = 0, seconds: floa
     """End all processes that `running` lists, including those that start meanwhile.
 
     Args:
-        running: Lists the processes that are still running.
-        patience: Seconds for them to end after SIGTERM, before SIGKILL.
-        seconds: Seconds for them to end after SIGKILL.
+        running: lists the processes that are still running.
+        patience: seconds for them to end after SIGTERM, before SIGKILL.
+        seconds: seconds for them to end after SIGKILL.
 
     Raises:
-        UserError: A process does not end in time.
+        UserError: a process does not end in time.
 
     """
     begun = time.monotonic()

@@ -57,17 +57,17 @@ class Site:
     """An installation; everything is below `folder`, which belongs to root.
 
     Attributes:
-        folder: The folder of the installation.
-        courses: The courses on the Hub.
-        url: Address at which the Hub answers.
-        first_port: First of the further ports on 127.0.0.1: two for the Hub, two for each course.
-        homes: Folder for the homes of new accounts.
-        graders: Name of the Unix group of all grader accounts.
-        environment: The students' own environment; empty to use the shared one.
+        folder: the folder of the installation.
+        courses: the courses on the Hub.
+        url: address at which the Hub answers.
+        first_port: first of the further ports on 127.0.0.1: two for the Hub, two for each course.
+        homes: folder for the homes of new accounts.
+        graders: name of the Unix group of all grader accounts.
+        environment: the students' own environment; empty to use the shared one.
         authenticator: JupyterHub's authenticator class.
         spawner: JupyterHub's spawner class.
-        extra: A file in JupyterHub's configuration language, read last; empty for none.
-        source: The TOML file.
+        extra: a file in JupyterHub's configuration language, read last; empty for none.
+        source: the TOML file.
 
     """
 

@@ -46,8 +46,8 @@ class Scripted(Engine):
     """An engine that runs no code: a notebook gets all points if it contains RIGHT.
 
     Attributes:
-        before: Called with each job before it is graded.
-        graded: Jobs so far, as (folder, notebook).
+        before: called with each job before it is graded.
+        graded: jobs so far, as (folder, notebook).
 
     """
 

@@ -100,9 +100,9 @@ class GatedCourse:
     """The course, with one student per number.
 
     Attributes:
-        root: The course root.
-        place: The folder for log, gates, checks, and the commands' temporary files.
-        students: Names; `students[n]` submitted the number n.
+        root: the course root.
+        place: the folder for log, gates, checks, and the commands' temporary files.
+        students: names; `students[n]` submitted the number n.
 
     """
 

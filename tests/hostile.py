@@ -63,15 +63,15 @@ class Attack:
     """One hostile submission, and its expected result.
 
     Attributes:
-        row: Row in the list of threats.
-        code: Source of a cell before all others.
-        last: Source of a cell after all others.
-        cells: Replaced solution cells.
-        solved: Whether the other solution cells are right.
-        change: A further change of the folder.
-        points: Points of the honest part.
-        status: Status of the notebook.
-        reason: Reason for the status.
+        row: row in the list of threats.
+        code: source of a cell before all others.
+        last: source of a cell after all others.
+        cells: replaced solution cells.
+        solved: whether the other solution cells are right.
+        change: a further change of the folder.
+        points: points of the honest part.
+        status: status of the notebook.
+        reason: reason for the status.
 
     """
 

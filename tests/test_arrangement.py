@@ -202,11 +202,11 @@ class World:
     there.
 
     Attributes:
-        needs: The tasks that each task needs.
-        kinds: The kind of each task's picture.
-        points: The points of each task.
-        labels: Whether cells begin with a label.
-        runs: Number of runs so far.
+        needs: the tasks that each task needs.
+        kinds: the kind of each task's picture.
+        points: the points of each task.
+        labels: whether cells begin with a label.
+        runs: number of runs so far.
 
     """
 

@@ -55,13 +55,13 @@ class Row:
     """A machine, as far as this one can simulate it.
 
     Attributes:
-        level: The strongest confinement that it allows.
-        kit: How the kit was installed.
-        who: The account; "nobody known" is a user id without an account and without HOME.
-        umask: The umask, in octal digits.
+        level: the strongest confinement that it allows.
+        kit: how the kit was installed.
+        who: the account; "nobody known" is a user id without an account and without HOME.
+        umask: the umask, in octal digits.
         place: `tight` is a read-only root file system, a temporary folder of 300 MB and 64 MB of
             shared memory.
-        tmpdir: The path of the temporary folder; `long` has 90 characters.
+        tmpdir: the path of the temporary folder; `long` has 90 characters.
 
     """
 

@@ -36,9 +36,9 @@ def check(title: str, *, hint: str, weight: float = 1.0) -> Callable[[T], T]:
     """Mark a method as a check.
 
     Args:
-        title: What is right when the check passes, in one sentence.
-        hint: The concept to think about when it fails; never a hidden value.
-        weight: Its share of the grade cell's points, relative to the cell's other checks.
+        title: what is right when the check passes, in one sentence.
+        hint: the concept to think about when it fails; never a hidden value.
+        weight: its share of the grade cell's points, relative to the cell's other checks.
 
     """
     return pytest.mark.check(title=title, hint=hint, weight=weight)
@@ -55,14 +55,14 @@ def diagnose(right: object, *mistakes: tuple[Callable[[], object], Sentence]) ->
     """Pass if `right`; otherwise fail with the first known mistake that explains the answer.
 
     Args:
-        right: Whether the answer is right.
-        *mistakes: Pairs of a predicate that recognises the mistake and a sentence about it.  The
+        right: whether the answer is right.
+        *mistakes: pairs of a predicate that recognises the mistake and a sentence about it.  The
             predicates are called in order, and only if the answer is wrong.  Like a hint, the
             sentence holds no hidden value.
 
     Raises:
-        Mistake: A known mistake was made; the message is its sentence.
-        AssertionError: No known mistake explains the answer.
+        Mistake: a known mistake was made; the message is its sentence.
+        AssertionError: no known mistake explains the answer.
 
     """
     if right:
@@ -78,24 +78,24 @@ class Setup:
     """The environment and the limits of one notebook's kernel.
 
     Attributes:
-        files: Glob patterns of submitted files that are put beside the notebook.  Other notebooks
+        files: glob patterns of submitted files that are put beside the notebook.  Other notebooks
             and the files that nbgrader adds never are.
-        read: Glob patterns of submitted files that only the checks read.
-        environment: Environment variables of the kernel.
-        shared: Returns files on this machine that are too large to copy for each kernel, such as a
+        read: glob patterns of submitted files that only the checks read.
+        environment: environment variables of the kernel.
+        shared: returns files on this machine that are too large to copy for each kernel, such as a
             data set: paths by the names that kernels see beside the notebook, read-only.
-        prepare: Called with (folder, rng) before the kernel starts, to write further files.
-        explain: Explanations of errors in terms of the subject, by regular expression.  The first
+        prepare: called with (folder, rng) before the kernel starts, to write further files.
+        explain: explanations of errors in terms of the subject, by regular expression.  The first
             one that is found in the error of a cell, or of a query to it, replaces the hint.
-        seconds: Processor time that one cell may use, with all processes it starts, and time that
+        seconds: processor time that one cell may use, with all processes it starts, and time that
             it may sleep.  The whole notebook, with its queries, may use five times as much.
-        steps: Training steps of the complete solution, for the progress bar when it is run.
-        training_steps: How many of them are computed in grading; None for all.  Of a session's
+        steps: training steps of the complete solution, for the progress bar when it is run.
+        training_steps: how many of them are computed in grading; None for all.  Of a session's
             later steps the kernel computes only the other fetches, so that a long loop runs to its
             end (see `autograder.kernel.fast_forward`).
-        needs: Called before anything is graded; raises UserError if the machine lacks something
+        needs: called before anything is graded; raises UserError if the machine lacks something
             that is neither submitted nor released, such as a data set.
-        data: Returns the folders that a full run of the solution reads, by the environment variable
+        data: returns the folders that a full run of the solution reads, by the environment variable
             that names each; called with a function that reports a line of progress.
 
     """

@@ -18,10 +18,10 @@ class Decision:
     """One decision about an attempt.
 
     Attributes:
-        attempt: The attempt.
-        kind: What to do with it.
-        when: The time from which it may be graded, in seconds since the epoch.
-        reason: Why it is superseded or refused, for the student.
+        attempt: the attempt.
+        kind: what to do with it.
+        when: the time from which it may be graded, in seconds since the epoch.
+        reason: why it is superseded or refused, for the student.
 
     """
 
@@ -35,10 +35,10 @@ def eligible(arrived: float, slots: Iterable[float], per_hour: int, per_day: int
     """When an attempt that arrived at `arrived` may be graded under the rate limits.
 
     Args:
-        arrived: Seconds since the epoch.
-        slots: Times of the student's graded attempts, as the limits count them.
-        per_hour: Most attempts within an hour.
-        per_day: Most attempts within 24 hours.
+        arrived: seconds since the epoch.
+        slots: times of the student's graded attempts, as the limits count them.
+        per_hour: most attempts within an hour.
+        per_day: most attempts within 24 hours.
 
     """
     taken = sorted(slots)
@@ -61,10 +61,10 @@ def decide(
     Attempts that need no action get no decision.
 
     Args:
-        attempts: All complete attempts.
-        answers: All answers given so far.
-        settings: The limits, and which attempt counts.
-        now: Seconds since the epoch.
+        attempts: all complete attempts.
+        answers: all answers given so far.
+        settings: the limits, and which attempt counts.
+        now: seconds since the epoch.
 
     """
     known = {answer.attempt: answer for answer in answers}

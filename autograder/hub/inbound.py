@@ -35,13 +35,13 @@ class Attempt:
     """One folder in the exchange.
 
     Attributes:
-        folder: Its path.
-        assignment: The assignment in the folder's name.
-        claimed: The student in the folder's name.
-        student: The account that owns the folder; empty if there is none.
-        arrived: Newest change time in the folder, in seconds since the epoch by the server's clock.
-        complete: Whether `submit` has finished.
-        problem: Why the attempt cannot be accepted; empty if it can.
+        folder: its path.
+        assignment: the assignment in the folder's name.
+        claimed: the student in the folder's name.
+        student: the account that owns the folder; empty if there is none.
+        arrived: newest change time in the folder, in seconds since the epoch by the server's clock.
+        complete: whether `submit` has finished.
+        problem: why the attempt cannot be accepted; empty if it can.
 
     """
 
@@ -68,10 +68,10 @@ class _Entry:
     """A directory entry in a submission.
 
     Attributes:
-        path: Path below the submission.
-        status: Its status; links are not followed.
-        directory: Descriptor of the folder that contains it.
-        name: Its name in that folder.
+        path: path below the submission.
+        status: its status; links are not followed.
+        directory: descriptor of the folder that contains it.
+        name: its name in that folder.
 
     """
 
@@ -116,11 +116,11 @@ def surveyed(
     A folder that is gone or unfinished is returned as not complete.
 
     Args:
-        attempt: As `attempts` gives it.
-        wanted: Names of the assignment's notebooks.
-        limit: Maximum size in bytes.
-        ignore: Glob patterns of names to ignore.
-        check_owner: Take the folder's owner as the student, rather than the name it claims.
+        attempt: as `attempts` gives it.
+        wanted: names of the assignment's notebooks.
+        limit: maximum size in bytes.
+        ignore: glob patterns of names to ignore.
+        check_owner: take the folder's owner as the student, rather than the name it claims.
 
     """
     folder = attempt.folder
@@ -181,8 +181,8 @@ def nothing_to_grade(sizes: Mapping[str, int], wanted: Collection[str]) -> str:
     """Why a submission without any of the assignment's notebooks is refused.
 
     Args:
-        sizes: Size in bytes of each plain file, by path.
-        wanted: Names of the assignment's notebooks.
+        sizes: size in bytes of each plain file, by path.
+        wanted: names of the assignment's notebooks.
 
     """
     empty = sorted(f"{name}.ipynb" for name in wanted if f"{name}.ipynb" in sizes)
@@ -222,16 +222,16 @@ def collect(
     After an exception, the caller removes `target`.
 
     Args:
-        attempt: A complete attempt.
-        target: The folder to create.
-        wanted: Names of the assignment's notebooks.
-        limit: Maximum size in bytes.
-        ignore: Glob patterns of names to ignore.
-        release: The folder of the released notebooks.
+        attempt: a complete attempt.
+        target: the folder to create.
+        wanted: names of the assignment's notebooks.
+        limit: maximum size in bytes.
+        ignore: glob patterns of names to ignore.
+        release: the folder of the released notebooks.
 
     Raises:
-        Refused: The attempt has grown beyond `limit`, or holds no wanted notebook under any name.
-        OSError: There is no room.
+        Refused: the attempt has grown beyond `limit`, or holds no wanted notebook under any name.
+        OSError: there is no room.
 
     """
     left_out = []

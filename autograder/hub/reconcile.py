@@ -58,17 +58,17 @@ class Work:
     """A submission on its way from its folder to the gradebook.
 
     Attributes:
-        assignment: Name of the assignment.
-        student: The student's id.
-        folder: The folder with its files.
-        notebooks: Names of the notebooks to grade.
-        attempt: The attempt it came from; None if an instructor requested it.
-        slot: The time at which the rate limits count the attempt, in seconds since the epoch.
-        wish: The instructor's request; None if it came from an attempt.
-        notes: Remarks for the instructor.
-        graded: Results so far, by notebook.
-        stage: Its state in one word, for the page.
-        readers: Number of workers that are reading its files.
+        assignment: name of the assignment.
+        student: the student's id.
+        folder: the folder with its files.
+        notebooks: names of the notebooks to grade.
+        attempt: the attempt it came from; None if an instructor requested it.
+        slot: the time at which the rate limits count the attempt, in seconds since the epoch.
+        wish: the instructor's request; None if it came from an attempt.
+        notes: remarks for the instructor.
+        graded: results so far, by notebook.
+        stage: its state in one word, for the page.
+        readers: number of workers that are reading its files.
 
     """
 
@@ -95,9 +95,9 @@ class Trouble:
     """A submission that failed.
 
     Attributes:
-        reason: The last error, as one line.
-        times: Number of failures in a row.
-        again: The time of the next try, in seconds since the epoch.
+        reason: the last error, as one line.
+        times: number of failures in a row.
+        again: the time of the next try, in seconds since the epoch.
 
     """
 
@@ -111,13 +111,13 @@ class Health:
     """The state of the service; times are in seconds since the epoch.
 
     Attributes:
-        started: Time of the service's start.
-        last_look: Time of the last look at the exchange; 0 before the first.
-        last_error: The last error, as one line.
-        last_error_at: Its time.
-        sandbox: The layers of confinement in force; empty until an engine has started.
-        unfinished: Number of submission folders that are still being written.
-        strange: Number of folders for assignments that this course does not have.
+        started: time of the service's start.
+        last_look: time of the last look at the exchange; 0 before the first.
+        last_error: the last error, as one line.
+        last_error_at: its time.
+        sandbox: the layers of confinement in force; empty until an engine has started.
+        unfinished: number of submission folders that are still being written.
+        strange: number of folders for assignments that this course does not have.
 
     """
 
@@ -134,11 +134,11 @@ class Reconciler:
     """The service without its page; a context manager that runs its threads.
 
     Args:
-        course: The course.
-        settings: The course's settings.
-        engines: One per grading thread, so that submissions do not disturb each other.
-        gradebook: The course's gradebook.
-        clock: Returns seconds since the epoch.
+        course: the course.
+        settings: the course's settings.
+        engines: one per grading thread, so that submissions do not disturb each other.
+        gradebook: the course's gradebook.
+        clock: returns seconds since the epoch.
 
     """
 
@@ -490,10 +490,10 @@ class Reconciler:
         other a notice.
 
         Args:
-            work: The submission.
-            folder: Its files.
-            secret: The student's secret.
-            shown: Feedback pages by name of the assignment's notebook.
+            work: the submission.
+            folder: its files.
+            secret: the student's secret.
+            shown: feedback pages by name of the assignment's notebook.
 
         """
         taken = taken_for(folder, self.course.release(work.assignment))

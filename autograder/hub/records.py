@@ -33,18 +33,18 @@ class Answer:
     """The outcome of an attempt; times are in seconds since the epoch.
 
     Attributes:
-        attempt: Name of the attempt's folder.
-        student: The student's id.
-        assignment: Name of the assignment.
-        kind: Graded, refused or superseded (all final), or deferred.
-        arrived: Time of the attempt.
-        answered: Time of this answer.
-        slot: The time at which the rate limits count a graded attempt.
-        until: The time at which a deferred attempt will be graded.
-        score: Points of a graded attempt.
-        max_score: Maximum points of a graded attempt.
-        reason: Why it was not graded, for the student.
-        notes: Remarks for the instructor.
+        attempt: name of the attempt's folder.
+        student: the student's id.
+        assignment: name of the assignment.
+        kind: graded, refused or superseded (all final), or deferred.
+        arrived: time of the attempt.
+        answered: time of this answer.
+        slot: the time at which the rate limits count a graded attempt.
+        until: the time at which a deferred attempt will be graded.
+        score: points of a graded attempt.
+        max_score: maximum points of a graded attempt.
+        reason: why it was not graded, for the student.
+        notes: remarks for the instructor.
 
     """
 

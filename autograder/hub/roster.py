@@ -20,10 +20,10 @@ class Register:
     """A snapshot of the gradebook.
 
     Attributes:
-        names: Name by student id; empty if none was entered.
-        due: Due date by assignment, in seconds since the epoch, if it has one.
-        extensions: Extension in seconds, by assignment and student.
-        handed_in: Time of submission in seconds since the epoch, by assignment and student.
+        names: name by student id; empty if none was entered.
+        due: due date by assignment, in seconds since the epoch, if it has one.
+        extensions: extension in seconds, by assignment and student.
+        handed_in: time of submission in seconds since the epoch, by assignment and student.
 
     """
 

@@ -47,10 +47,10 @@ class Settings:
 
     Attributes:
         course_id: nbgrader's id of the course.
-        inbound: The course's folder in the exchange for submissions.
-        outbound: The course's folder in the exchange for feedback.
-        ignore: Glob patterns of file names that nbgrader does not collect.
-        check_owner: Whether a folder's owner, rather than its name, identifies the student.
+        inbound: the course's folder in the exchange for submissions.
+        outbound: the course's folder in the exchange for feedback.
+        ignore: glob patterns of file names that nbgrader does not collect.
+        check_owner: whether a folder's owner, rather than its name, identifies the student.
 
     """
 

@@ -29,22 +29,22 @@ class Row:
     """One student's row: the outcome of the newest attempt, and the recorded score.
 
     Attributes:
-        student: The student's id.
-        name: Name from the roster; empty if unknown.
-        status: One word.
-        detail: The reason for the status, or the progress.
-        until: When a deferred attempt will be graded, in seconds since the epoch.
-        arrived: When the newest attempt arrived, in seconds since the epoch.
-        late: By how much it was late, in words; empty if it was in time.
-        attempts: Number of attempts.
-        score: Recorded points; None if nothing is recorded.
-        max_score: Maximum points; None if nothing is recorded.
-        checks: Number of checks that are passed, wrong and undone.
-        failed: Notebooks that could not be graded, with the reason.
-        blank: Whether all submitted notebooks are unchanged from the release.
-        raised: Checks that raised an error.
-        notes: Remarks for the instructor.
-        troubled: Whether the instructor should look at the submission.
+        student: the student's id.
+        name: name from the roster; empty if unknown.
+        status: one word.
+        detail: the reason for the status, or the progress.
+        until: when a deferred attempt will be graded, in seconds since the epoch.
+        arrived: when the newest attempt arrived, in seconds since the epoch.
+        late: by how much it was late, in words; empty if it was in time.
+        attempts: number of attempts.
+        score: recorded points; None if nothing is recorded.
+        max_score: maximum points; None if nothing is recorded.
+        checks: number of checks that are passed, wrong and undone.
+        failed: notebooks that could not be graded, with the reason.
+        blank: whether all submitted notebooks are unchanged from the release.
+        raised: checks that raised an error.
+        notes: remarks for the instructor.
+        troubled: whether the instructor should look at the submission.
 
     """
 

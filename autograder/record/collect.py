@@ -47,13 +47,13 @@ class Person:
     """A student of the roster.
 
     Attributes:
-        id: The student's id in the course.
-        first_name: Empty if the roster does not give it.
-        last_name: Empty if the roster does not give it.
-        email: Empty if the roster does not give it.
-        lms_id: The id that the platform's gradebook uses.
-        number: The platform's number for the student, as in the names of its downloads.
-        known_as: Further names, such as the full name as the platform writes it.
+        id: the student's id in the course.
+        first_name: empty if the roster does not give it.
+        last_name: empty if the roster does not give it.
+        email: empty if the roster does not give it.
+        lms_id: the id that the platform's gradebook uses.
+        number: the platform's number for the student, as in the names of its downloads.
+        known_as: further names, such as the full name as the platform writes it.
 
     """
 
@@ -78,9 +78,9 @@ class Member:
     """A file of the class's download.
 
     Attributes:
-        path: Path below the archive or folder.
-        modified: Modification time in nanoseconds.
-        read: Returns the content; raises CannotGrade or `zips.Unreadable` if it is not accepted.
+        path: path below the archive or folder.
+        modified: modification time in nanoseconds.
+        read: returns the content; raises CannotGrade or `zips.Unreadable` if it is not accepted.
 
     """
 
@@ -94,11 +94,11 @@ class Collected:
     """The outcome of a collection.
 
     Attributes:
-        found: Students whose submissions were collected.
-        kept: Students who already had a submission, which was not changed.
-        missing: Students of the roster without a submission.
-        unmatched: Names in the archive that match no student, or several, with the reason.
-        left_out: Files that were not accepted, with the reason.
+        found: students whose submissions were collected.
+        kept: students who already had a submission, which was not changed.
+        missing: students of the roster without a submission.
+        unmatched: names in the archive that match no student, or several, with the reason.
+        left_out: files that were not accepted, with the reason.
 
     """
 
@@ -246,11 +246,11 @@ def collect(
     """Unpack an assignment's submissions into `submitted/`; existing ones are not changed.
 
     Args:
-        course: The course.
-        assignment: Name of the assignment.
-        source: A zip archive or a folder.
-        platform: Sets how the paths in `source` name students.
-        people: The roster; if empty, students keep the platform's names.
+        course: the course.
+        assignment: name of the assignment.
+        source: a zip archive or a folder.
+        platform: sets how the paths in `source` name students.
+        people: the roster; if empty, students keep the platform's names.
 
     Raises:
         UserError: `source` cannot be read, is too large, or is no download of `platform`.
@@ -379,10 +379,10 @@ def _fill(place: Path, files: dict[str, Member], room: int, done: Collected) -> 
     """Write a submission atomically; return its size in bytes.
 
     Args:
-        place: The folder to create.
-        files: The files by their path in the submission.
-        room: The most bytes to write; UserError is raised beyond them.
-        done: Receives the files that were not accepted.
+        place: the folder to create.
+        files: the files by their path in the submission.
+        room: the most bytes to write; UserError is raised beyond them.
+        done: receives the files that were not accepted.
 
     """
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,13 @@ class Grade:
     """One student's grade for one assignment.
 
     Attributes:
-        student: The student's id in the course.
-        first_name: Empty if unknown.
-        last_name: Empty if unknown.
-        email: Empty if unknown.
-        lms_id: The platform's id; empty if unknown.
-        points: Points after the late penalty; None without a submission.
-        waiting: Number of answers that still need manual grading.
+        student: the student's id in the course.
+        first_name: empty if unknown.
+        last_name: empty if unknown.
+        email: empty if unknown.
+        lms_id: the platform's id; empty if unknown.
+        points: points after the late penalty; None without a submission.
+        waiting: number of answers that still need manual grading.
 
     """
 
@@ -45,9 +45,9 @@ class Column:
     """An assignment in the file.
 
     Attributes:
-        name: The platform's name of the column.
-        points: Points by student id; None without a submission.
-        possible: Maximum points.
+        name: the platform's name of the column.
+        points: points by student id; None without a submission.
+        possible: maximum points.
 
     """
 
@@ -151,10 +151,10 @@ def export(
     """The content of the file, and remarks for the instructor, one per line.
 
     Args:
-        gradebook: The course's gradebook.
-        assignments: Assignments to export, one column each.
+        gradebook: the course's gradebook.
+        assignments: assignments to export, one column each.
         target: "moodle" or "canvas".
-        names: The platform's column name by assignment, where the two differ.
+        names: the platform's column name by assignment, where the two differ.
 
     Raises:
         UserError: `target` or an assignment is unknown, or `names` has one that is not exported.

@@ -146,10 +146,10 @@ def about(
     """The header of one notebook's page, as plain data for the template.
 
     Args:
-        result: The content of `results.json`.
-        notebook: Name of the notebook.
-        known: The return value of `recorded`, if the submission is in the gradebook.
-        note: A message to show before everything else.
+        result: the content of `results.json`.
+        notebook: name of the notebook.
+        known: the return value of `recorded`, if the submission is in the gradebook.
+        note: a message to show before everything else.
 
     """
     known = known or {}

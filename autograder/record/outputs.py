@@ -48,9 +48,9 @@ def why(status: str, reason: str, found: str = "") -> str:
     """The message about the grading of a notebook; empty if there is nothing to report.
 
     Args:
-        status: The notebook's status, as in `results.json`.
-        reason: The reason for that status.
-        found: How the notebook was found, if not under its own name.
+        status: the notebook's status, as in `results.json`.
+        reason: the reason for that status.
+        found: how the notebook was found, if not under its own name.
 
     """
     said = {

@@ -43,11 +43,11 @@ class Renderer:
         """Render a page with `kernel.page`.
 
         Args:
-            asked: The input of `kernel.page`, as plain data.
-            shared: Folders with templates, readable in the sandbox.
+            asked: the input of `kernel.page`, as plain data.
+            shared: folders with templates, readable in the sandbox.
 
         Raises:
-            NotRendered: There is no page within the limits on time, memory and output.
+            NotRendered: there is no page within the limits on time, memory and output.
 
         """
         data = np.frombuffer(json.dumps(asked).encode(), np.uint8)

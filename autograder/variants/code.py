@@ -23,8 +23,8 @@ class Surroundings:
     """The context of a cell.
 
     Attributes:
-        modules: Dotted names of the imported modules, by their names in the notebook.
-        words: All words in the rest of the assignment; a name among them is not local to the cell.
+        modules: dotted names of the imported modules, by their names in the notebook.
+        words: all words in the rest of the assignment; a name among them is not local to the cell.
 
     """
 
@@ -58,9 +58,9 @@ class Variant:
     """A changed source.
 
     Attributes:
-        operator: Name of the operator that changed it.
-        change: The lines that differ, as `old → new`.
-        source: The changed source.
+        operator: name of the operator that changed it.
+        change: the lines that differ, as `old → new`.
+        source: the changed source.
 
     """
 
@@ -256,10 +256,10 @@ def variants(
     Empty if the source is not Python, such as a cell of shell commands.
 
     Args:
-        text: The source.
-        operators: The operators to apply, by name.
-        around: The context of the source.
-        essence: Maps sources to values that are equal for equivalent ones.
+        text: the source.
+        operators: the operators to apply, by name.
+        around: the context of the source.
+        essence: maps sources to values that are equal for equivalent ones.
 
     """
     try:

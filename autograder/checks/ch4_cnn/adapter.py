@@ -113,9 +113,9 @@ class Graph(Notebook):
     """A notebook with a graph, the checks' own sessions on it, and the student's session.
 
     Args:
-        values: The kernel to query.
-        of: Notebook name of a tensor in the graph.
-        shapes: Shapes of the network's expected variables, by notebook name.
+        values: the kernel to query.
+        of: notebook name of a tensor in the graph.
+        shapes: shapes of the network's expected variables, by notebook name.
 
     """
 

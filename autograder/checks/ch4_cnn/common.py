@@ -191,7 +191,7 @@ class InputChecks(Strokes):
     """`x` and `x_image`.
 
     Attributes:
-        tensors: Names of the tensors that must be float32.
+        tensors: names of the tensors that must be float32.
 
     """
 
@@ -420,10 +420,10 @@ def diagnose_pool(pooled: Array, maps: Array, of: str, before: Array | None = No
     """Fail unless `pooled` is the 2×2 max_pool of `maps`.
 
     Args:
-        pooled: The notebook's h_pool.
+        pooled: the notebook's h_pool.
         maps: (n, h, w, c).
-        of: Notebook name of `maps`.
-        before: The layer before `maps`, with the same shape, if there is one.
+        of: notebook name of `maps`.
+        before: the layer before `maps`, with the same shape, if there is one.
 
     """
     size = (len(maps), maps.shape[1] // 2, maps.shape[2] // 2, maps.shape[3])
@@ -464,10 +464,10 @@ class NetworkChecks(Strokes):
     """Base class for checks of a whole network: the stroke network, unless a subclass overrides it.
 
     Attributes:
-        sizes: Number of flattened features, hidden units and classes.
+        sizes: number of flattened features, hidden units and classes.
         learning_rate: Adam's learning rate in the assignment.
-        moving: Variables that a training step must change.
-        scales: Standard deviations of the weights that `some_weights` draws.
+        moving: variables that a training step must change.
+        scales: standard deviations of the weights that `some_weights` draws.
 
     """
 

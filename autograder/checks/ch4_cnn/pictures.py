@@ -106,10 +106,10 @@ def shows(picture: Picture, wanted: Array, light: bool = False, turn: Turn | Non
     """Whether a picture shows these values, on any scale.
 
     Args:
-        picture: The picture.
-        wanted: The expected values.
-        light: Whether light colours are large, see `direction`.
-        turn: Applied to the picture's values first, to recognise a mistake.
+        picture: the picture.
+        wanted: the expected values.
+        light: whether light colours are large, see `direction`.
+        turn: applied to the picture's values first, to recognise a mistake.
 
     """
     values = direction(picture, light) * picture.data
@@ -184,13 +184,13 @@ class Table:
     """A figure, read as the table that the notebook asks for.
 
     Attributes:
-        first: The first row, of input images.
-        filters: Pictures of a filter's shape in each row below.
-        maps: Pictures of a map's shape in each row below.
-        others: Pictures of any other shape below the first row.
-        light: Whether light colours are large, see `direction`.
-        covered: Number of pictures that cannot be seen.
-        texts: All texts of the figure.
+        first: the first row, of input images.
+        filters: pictures of a filter's shape in each row below.
+        maps: pictures of a map's shape in each row below.
+        others: pictures of any other shape below the first row.
+        light: whether light colours are large, see `direction`.
+        covered: number of pictures that cannot be seen.
+        texts: all texts of the figure.
 
     """
 
@@ -207,9 +207,9 @@ class Table:
         """Read a figure.
 
         Args:
-            figure: The figure.
-            kernel: Shape of a picture of a filter.
-            wanted: The expected maps; the reading of colours that fits more of them is used.
+            figure: the figure.
+            kernel: shape of a picture of a filter.
+            wanted: the expected maps; the reading of colours that fits more of them is used.
 
         """
         panels = [panel for row in wanted for panel in row]
@@ -295,10 +295,10 @@ def on_scale(picture: Picture, panels: list[Array], scale: Scale, light: bool) -
     """Whether a picture is drawn on this scale.
 
     Args:
-        picture: The picture.
-        panels: The values that it may show; if it shows none of them, its own data are used.
-        scale: The values of white and black; None for the picture's own range.
-        light: Whether light colours are large, see `direction`.
+        picture: the picture.
+        panels: the values that it may show; if it shows none of them, its own data are used.
+        scale: the values of white and black; None for the picture's own range.
+        light: whether light colours are large, see `direction`.
 
     """
     sign = direction(picture, light)
@@ -563,8 +563,8 @@ class Item:
     """A misclassified digit.
 
     Attributes:
-        prediction: The network's answer.
-        actual: The right class.
+        prediction: the network's answer.
+        actual: the right class.
         probabilities: (10,).
         image: (784,).
 

@@ -100,7 +100,7 @@ def digit_probabilities(weights: dict[str, Array], images: Array, batch: int = 2
     Args:
         weights: `W_conv` (5, 5, 1, f), `w2`, `b2`, `w0` and `b0`, as in the notebook, float32.
         images: (n, 784).
-        batch: Images at a time; the windows of more than a few hundred exceed the CPU cache.
+        batch: images at a time; the windows of more than a few hundred exceed the CPU cache.
 
     """
     out = []
@@ -135,8 +135,8 @@ def unpool(maps: Array, slopes: Array) -> Array:
     The first maximum of each block receives the block's whole gradient.
 
     Args:
-        maps: The input of `max_pool`, (n, h, w, c).
-        slopes: The gradient with respect to its output, (n, h/2, w/2, c).
+        maps: the input of `max_pool`, (n, h, w, c).
+        slopes: the gradient with respect to its output, (n, h/2, w/2, c).
 
     """
     n, h, w, c = maps.shape
@@ -184,7 +184,7 @@ def is_truncated_normal(starts: Array, deviation: float) -> bool:
 
     Args:
         starts: (k, …), the initial values of one variable in k sessions.
-        deviation: Standard deviation of the distribution before truncation.
+        deviation: standard deviation of the distribution before truncation.
 
     """
     rows = starts.reshape(len(starts), -1) / deviation

@@ -318,8 +318,8 @@ def labelled(split: str, size: int, wanted: Collection[bytes]) -> dict[bytes, in
 
     Args:
         split: "train" or "test".
-        size: Number of digits in the split.
-        wanted: The bytes of digits (784,), float32; digits not in the split are left out.
+        size: number of digits in the split.
+        wanted: the bytes of digits (784,), float32; digits not in the split are left out.
 
     """
     found = {}
