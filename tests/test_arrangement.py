@@ -243,9 +243,6 @@ class World:
                 cells.append(cell)
         return nbformat.v4.new_notebook(cells=cells)
 
-    def _graded(self, number: int) -> dict[str, Any]:
-        return {"grade": True, "points": self.points[number]}
-
     def release(self) -> NotebookNode:
         return self.notebook([f"{self.label(n)}stub" for n in range(len(self.needs))])
 

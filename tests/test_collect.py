@@ -16,7 +16,14 @@ from submissions import ASSIGNMENT, ROOT, CourseCopy
 
 from autograder.course import Course
 from autograder.errors import UserError
-from autograder.record.collect import Collected, Platform, chosen, collect, read_roster
+from autograder.record.collect import (
+    ROSTER_LIMIT,
+    Collected,
+    Platform,
+    chosen,
+    collect,
+    read_roster,
+)
 
 BOOK = "1-orenist-filter.ipynb"
 
@@ -259,6 +266,9 @@ def test_a_list_that_is_no_roster_is_refused(tmp_path: Path) -> None:
         read_roster(path)
     path.write_text("Username\nada\nada\n")
     with pytest.raises(UserError, match="two students with the id ada"):
+        read_roster(path)
+    path.write_bytes(b"Username\n" + b"ada\n" * (ROSTER_LIMIT // 4))
+    with pytest.raises(UserError, match="more than 10 MB, too many for a roster"):
         read_roster(path)
 
 

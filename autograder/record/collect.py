@@ -168,9 +168,15 @@ def read_roster(path: Path) -> list[Person]:
     Raises UserError if the file cannot be read, has no id column, or repeats an id.
     """
     try:
-        data = path.read_bytes()[:ROSTER_LIMIT]
+        with path.open("rb") as file:
+            data = file.read(ROSTER_LIMIT + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > ROSTER_LIMIT:
+        raise UserError(
+            f"{path} has more than {ROSTER_LIMIT >> 20} MB, too many for a roster; "
+            "name the list of students that the platform exports"
+        )
     text = _text(data, path)
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
