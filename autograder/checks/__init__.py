@@ -1,17 +1,18 @@
-"""The checks zone: one package of hidden checks per assignment, and the API for writing them.
+"""The checks zone: one package of hidden checks per assignment, and the words to write them.
 
-The checks of assignment `ch4-cnn` are in the package `ch4_cnn`, those of its notebook
-`1-orenist-filter` in the module `test_1_orenist_filter`.  A class of checks is bound to a grade
-cell; its methods are the checks:
+The checks of an assignment `ch4-cnn` are in the package `ch4_cnn`, those of its notebook
+`1-orenist-filter` in the module `test_1_orenist_filter`.  You bind a class to a grade cell, and
+its methods are the checks of that cell::
 
     @grade_cell("ofe-04-edge-filter-check")
     class TestEdgeFilter:
         @check("The kernel has shape (5, 5, 1, 2)", hint="rows, columns, inputs, filters")
-        def test_shape(self, notebook):
-            assert notebook.edge_filter().shape == (5, 5, 1, 2)
+        def test_shape(self, values):
+            assert values.call("edge_filter").shape == (5, 5, 1, 2)
 
-Fixtures: `values` (queries the kernel in its state at the grade cell), `rng` (seeded per submission
-and check), `submission` (the submitted files).
+Checks ask for what they need by the name of a fixture: `values` asks the kernel, as it is when it
+reaches the grade cell; `rng` draws random numbers for this submission and this check;
+`submission` reads the files that were handed in.
 """
 
 from __future__ import annotations
@@ -28,42 +29,44 @@ T = TypeVar("T", bound=Callable[..., Any] | type)
 
 
 def grade_cell(grade_id: str) -> Callable[[T], T]:
-    """Bind a class of checks to the grade cell `grade_id`."""
+    """Bind a class of checks to a grade cell.
+
+    Args:
+        grade_id: The cell's nbgrader id in `source/`.
+    """
     return pytest.mark.grade_cell(grade_id)
 
 
 def check(title: str, *, hint: str, weight: float = 1.0) -> Callable[[T], T]:
-    """Mark a method as a check.
+    """Make a method a check.
 
     Args:
-        title: what is right when the check passes, in one sentence.
-        hint: the concept to think about when it fails; never a hidden value.
-        weight: its share of the grade cell's points, relative to the cell's other checks.
-
+        title: What is right when the check passes, in one sentence.
+        hint: The concept to think about when it fails; never a hidden value.
+        weight: Its share of the grade cell's points, relative to the cell's other checks.
     """
     return pytest.mark.check(title=title, hint=hint, weight=weight)
 
 
 class Mistake(AssertionError):
-    """A failed check with a known mistake; its sentence is shown in place of the hint."""
+    """A failed check that knows which mistake was made; its sentence replaces the hint."""
 
 
 Sentence = str | Callable[[], str]
 
 
 def diagnose(right: object, *mistakes: tuple[Callable[[], object], Sentence]) -> None:
-    """Pass if `right`; otherwise fail with the first known mistake that explains the answer.
+    """Pass if `right`; otherwise fail, and name the first of the known mistakes that was made.
 
     Args:
-        right: whether the answer is right.
-        *mistakes: pairs of a predicate that recognises the mistake and a sentence about it.  The
-            predicates are called in order, and only if the answer is wrong.  Like a hint, the
-            sentence holds no hidden value.
+        right: Whether the answer is right.
+        mistakes: Pairs of a function that recognises a mistake and the sentence about it.  The
+            functions are called in order, and only when the answer is wrong.  A sentence, like a
+            hint, holds no hidden value.
 
     Raises:
-        Mistake: a known mistake was made; the message is its sentence.
-        AssertionError: no known mistake explains the answer.
-
+        Mistake: A known mistake explains the answer; the text is its sentence.
+        AssertionError: No known mistake explains it.
     """
     if right:
         return
@@ -75,29 +78,30 @@ def diagnose(right: object, *mistakes: tuple[Callable[[], object], Sentence]) ->
 
 @dataclass(frozen=True)
 class Setup:
-    """The environment and the limits of one notebook's kernel.
+    """What one notebook's kernel finds around it.
 
     Attributes:
-        files: glob patterns of submitted files that are put beside the notebook.  Other notebooks
-            and the files that nbgrader adds never are.
-        read: glob patterns of submitted files that only the checks read.
-        environment: environment variables of the kernel.
-        shared: returns files on this machine that are too large to copy for each kernel, such as a
-            data set: paths by the names that kernels see beside the notebook, read-only.
-        prepare: called with (folder, rng) before the kernel starts, to write further files.
-        explain: explanations of errors in terms of the subject, by regular expression.  The first
-            one that is found in the error of a cell, or of a query to it, replaces the hint.
-        seconds: processor time that one cell may use, with all processes it starts, and time that
-            it may sleep.  The whole notebook, with its queries, may use five times as much.
-        steps: training steps of the complete solution, for the progress bar when it is run.
-        training_steps: how many of them are computed in grading; None for all.  Of a session's
-            later steps the kernel computes only the other fetches, so that a long loop runs to its
-            end (see `autograder.kernel.fast_forward`).
-        needs: called before anything is graded; raises UserError if the machine lacks something
-            that is neither submitted nor released, such as a data set.
-        data: returns the folders that a full run of the solution reads, by the environment variable
-            that names each; called with a function that reports a line of progress.
-
+        files: Glob patterns of the submitted files that the kernel finds beside the notebook.  They
+            never match other notebooks, or what nbgrader adds.
+        read: Glob patterns of submitted files that only the checks read.
+        environment: Variables in the kernel's environment.
+        shared: Returns files of this machine that are too large for a copy each, such as a data
+            set: their paths, by the names under which kernels find them beside the notebook.
+            Kernels cannot change them.
+        prepare: Called with (folder, rng), to put further files beside the notebook before the
+            kernel starts.
+        explain: Maps a pattern (`re`) that occurs in an error to what the error has to do with the
+            subject.  The first pattern that matches replaces the hint.
+        seconds: Seconds of processor time that one cell may use, with all that it starts; it may
+            sleep for as many.  The whole notebook, with its answers, may use five times as much.
+        steps: Training steps of the whole solution, for the progress bar of its run.
+        training_steps: How many of a session's training steps grading computes.  The kernel
+            leaves out those that follow and computes only what else they fetch, so that a long
+            loop runs to its own end (see `autograder.kernel.fast_forward`).  None computes all.
+        needs: Raises `UserError` when this machine lacks something that is neither handed in nor
+            released, such as a data set.  Called before anything is graded.
+        data: Returns the folders that a whole run of the solution reads, by the environment
+            variable that names each.  Called with a function that takes a line about the progress.
     """
 
     files: tuple[str, ...] = ("*.py",)
