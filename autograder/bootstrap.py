@@ -64,6 +64,11 @@ COMMANDS = {
         "measure how fast grading is, against stock nbgrader",
         [["-m", "benchmarks"]],
     ),
+    "docs": (
+        "build the documentation's pages in docs/_build/html",
+        # -E: a page that was read before would not repeat its warnings.
+        [["-m", "sphinx", "-E", "-n", "-W", "--keep-going", "-q", "docs", "docs/_build/html"]],
+    ),
     "release": (
         "regenerate release/ and solutions/ from source/",
         [["-m", "autograder", "release", "ch4-cnn"]],

@@ -15,7 +15,16 @@ from autograder import bootstrap, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = ROOT / "docs" / "cli.md"
+DOCUMENTS = sorted(
+    path for folder in (".", "docs", "data", "benchmarks") for path in (ROOT / folder).glob("*.md")
+)
+
+
+def shown(document: Path) -> str:
+    """A document's name in a test's id."""
+    return str(document.relative_to(ROOT))
+
 
 _spec = importlib.util.spec_from_file_location("make_figures", ROOT / "docs" / "make_figures.py")
 assert _spec is not None
@@ -32,7 +41,7 @@ def prose(document: Path) -> str:
     return re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=shown)
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(document))
     relative = [target for target in targets if not re.match(r"https?:|#", target)]
@@ -43,7 +52,7 @@ def test_readme_shows_a_picture() -> None:
     assert re.search(r"!\[[^\]]+\]\(docs/[\w-]+\.png\)", README.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=shown)
 def test_every_make_target_exists(document: Path) -> None:
     targets = set(re.findall(r"`make (\w+)", document.read_text(encoding="utf-8")))
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
@@ -52,7 +61,7 @@ def test_every_make_target_exists(document: Path) -> None:
     assert targets <= {*bootstrap.COMMANDS, "help"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=shown)
 def test_every_autograder_command_exists(document: Path) -> None:
     group = typer.main.get_command(cli.app)
     text = document.read_text(encoding="utf-8")
@@ -64,8 +73,8 @@ def test_every_autograder_command_exists(document: Path) -> None:
         assert set(re.findall(r"--[a-z-]+", rest)) <= known
 
 
-def test_options_in_the_readme_are_those_of_grade() -> None:
-    options = set(re.findall(r"`(--(?:student|jobs|force|json|course))\b", prose(README)))
+def test_explained_options_are_those_of_grade() -> None:
+    options = set(re.findall(r"`(--(?:student|jobs|force|json|course))\b", prose(COMMANDS)))
     group = typer.main.get_command(cli.app)
     assert options <= {option for p in group.commands["grade"].params for option in p.opts}
     assert len(options) == 5
