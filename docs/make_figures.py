@@ -146,8 +146,8 @@ QUANTITIES = (
         "ORENIST_LOSS",
         True,
         np.log,
-        "What 200 steps on the 90 images leave of the initial loss 90·ln 3 in notebook 2.\n"
-        "Training that does nothing leaves 1.",
+        "The share of the initial loss 90·ln 3 that remains after 200 steps on the 90 images in\n"
+        "notebook 2. Training that does nothing leaves 1.",
     ),
     Quantity(
         "orenist-trained",
@@ -157,7 +157,7 @@ QUANTITIES = (
         "ORENIST_LOSS",
         True,
         np.log,
-        "The same in notebook 3, where the filters are learned, too.",
+        "The same share in notebook 3, where the network learns the filters, too.",
     ),
     Quantity(
         "mnist-early",
@@ -167,7 +167,7 @@ QUANTITIES = (
         "MNIST_EARLY_ACCURACY",
         False,
         log_odds,
-        f"Test accuracy of notebook 4 in a grading run, which computes {TRAINING_STEPS} steps "
+        f"The test accuracy of notebook 4 in a grading run, which computes {TRAINING_STEPS} steps "
         "on all training digits.\nAn untrained network has 0.1.",
     ),
     Quantity(
@@ -178,8 +178,8 @@ QUANTITIES = (
         "MNIST_EARLY_ACCURACY",
         True,
         log_odds,
-        "The same for a loop that trains on its first batch again and again. It must stay below\n"
-        "the bound: here p is the probability of marks for nothing.",
+        "The same accuracy for a loop that trains on its first batch again and again. It must\n"
+        "stay below the bound: here p is the probability of marks for nothing.",
         limit=LIMIT_OF_MISTAKES,
     ),
     Quantity(
@@ -190,7 +190,7 @@ QUANTITIES = (
         "MNIST_ACCURACY",
         False,
         log_odds,
-        "Test accuracy of the checkpoint that is handed in, on all 10 000 test digits.\n"
+        "The test accuracy of a checkpoint as students hand it in, on all 10 000 test digits.\n"
         "A checkpoint that was saved too early stays below the bound.",
     ),
 )
@@ -201,20 +201,20 @@ QUANTITIES = (
 HEAD = """\
 # Thresholds
 
-Made by `python docs/make_figures.py`; edit that, not this.
+`python docs/make_figures.py` writes this page; edit the script, not the page.
 
 A few checks compare a number that depends on chance (initial weights, order of the batches)
-with a bound. Each bound stands between what correct solutions reach and what wrong ones do.
+with a bound. Each bound lies between the values of correct solutions and those of wrong ones.
 `autograder/checks/ch4_cnn/measure.py` trains the solutions of `source/ch4-cnn` under many random
-seeds; what it found is in `measured.json` beside it, the bounds are in `thresholds.py`.
+seeds. `measured.json` beside it holds the results, and `thresholds.py` the bounds.
 
-"Accuracy 1.0 on ORENIST" is no such bound: {perfect}
+"Accuracy 1.0 on ORENIST" would not do as a bound: {perfect}
 """
 
 MODEL = """\
 ## Probability of an unfair failure
 
-The values are put on a scale on which they are roughly normal: y = ln(a / (1 − a)) for an
+The model puts the values on a scale on which they are roughly normal: y = ln(a / (1 − a)) for an
 accuracy a, y = ln s for a share s of the loss. With mean ȳ and standard deviation s_y of the n
 measured values, and y_b the bound on the same scale, one more correct solution falls beyond the
 bound with probability
@@ -227,20 +227,20 @@ This is the prediction interval of a normal distribution whose mean and deviatio
 unknown. Its tails are heavier the fewer the seeds, so few measurements give a large p₁, not a
 small one.
 
-Rare local minima can make a tail heavier than that. From {many} seeds on, the tenth of the values
-that lies nearest to the bound is therefore also taken by itself, as an exponential distribution:
-with k values beyond y_u, on average m beyond it,
+Rare local minima can make a tail heavier than that. From {many} seeds on, the model therefore also
+takes the tenth of the values that lies nearest to the bound by itself, as an exponential
+distribution: with k values beyond y_u, on average m beyond it,
 
 ```
 p₂ = k/n · exp(−|y_b − y_u| / m)
 ```
 
 The table shows the larger of the two. `tests/test_docs.py` demands that it is below 1 in {limit}
-for every bound, and below 1 in {mistakes} where only a mistake would gain by it: the test fails
-when a bound is tightened too far, and when there are too few seeds to know. The column "beyond"
-needs no model; by itself, 0 of n beyond says with 95 % confidence only that p < 3/n.
+for every bound, and below 1 in {mistakes} where only a mistake would gain by it. The test fails
+when somebody tightens a bound too far, and when there are too few seeds to know. The column
+"beyond" needs no model; by itself, 0 of n beyond says with 95 % confidence only that p < 3/n.
 
-To add seeds: `python -m autograder.checks.ch4_cnn.measure mnist 20`, then
+To add seeds, run `python -m autograder.checks.ch4_cnn.measure mnist 20`, then
 `python docs/make_figures.py thresholds`.
 """
 
@@ -249,11 +249,11 @@ SAMPLES = """\
 ## Samples on which a wrong function could agree
 
 Checks of layers, losses and accuracies draw images, weights and labels. The table says how far
-wrong functions are from the right one on {seeds} draws, in tolerances of the checks: below 1 they
-would pass. Right functions in another precision must stay below 1. Labels are made so that no share
-agrees by arithmetic. p is the probability that one more draw is misjudged, by the same prediction
-interval on y = log₁₀ of the distance; `tests/test_checks_chance.py` demands that it is below 1 in
-{limit}.
+wrong functions are from the right one on {seeds} draws, in units of the checks' tolerances: below 1
+they would pass. Right functions in another precision must stay below 1. The checks make labels so
+that no wrong share agrees with the right one by arithmetic. p is the probability that a check
+misjudges one more draw, by the same prediction interval on y = log₁₀ of the distance;
+`tests/test_checks_chance.py` demands that it is below 1 in {limit}.
 
 | | least | most | p |
 |---|--:|--:|--:|
@@ -332,14 +332,14 @@ def perfect(record: dict[str, Any]) -> str:
     """A sentence on how many correct ORENIST solutions classify every image correctly."""
     count = len(record["orenist"])
     if not count:
-        return "not every correct solution gets there in 200 steps."
+        return "not every correct solution reaches it in 200 steps."
     fixed, trained = (
         sum(entry[kind]["accuracy"] == 1 for entry in record["orenist"].values())
         for kind in ("fixed", "trained")
     )
     return (
-        f"of {count} correct solutions,\n{fixed} get there in 200 steps with the given filters and "
-        f"{trained} with trained ones; the others rest\nin a local minimum. The checks therefore "
+        f"of {count} correct solutions,\n{fixed} reach it in 200 steps with the given filters and "
+        f"{trained} with trained ones; the others stay\nin a local minimum. The checks therefore "
         "look at tensors, at single training steps and at the loss."
     )
 
