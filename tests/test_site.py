@@ -104,6 +104,11 @@ def test_every_make_target_is_listed() -> None:
     assert "| `make docs` |" in site.targets_text()
 
 
+def test_what_is_made_of_the_code_has_a_page() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    assert [marker for marker in site.MADE if text.count(marker) != 1] == []
+
+
 # -- links -------------------------------------------------------------------------------------
 
 
