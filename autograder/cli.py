@@ -80,7 +80,7 @@ def grade(
         bool,
         typer.Option(
             "--run-student-code-unconfined",
-            help="Grade even where this machine can confine nothing.",
+            help="Do not confine student code, on a machine that can confine nothing.",
         ),
     ] = False,
     scheduler: SchedulerOption = "",
