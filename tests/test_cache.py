@@ -19,6 +19,8 @@ from autograder.engine.grade import Job, content_key
 from autograder.engine.sandbox import Sandbox
 from autograder.engine.submission import SubmittedFiles
 
+pytestmark = pytest.mark.course
+
 FIRST, SECOND = NOTEBOOKS
 GRADE = ("autograder", "grade", ASSIGNMENT)
 STUDENTS = 2

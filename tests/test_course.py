@@ -16,6 +16,8 @@ from autograder.engine import pool
 from autograder.engine.pool import Engine
 from autograder.errors import UserError
 
+pytestmark = pytest.mark.kernel
+
 
 @pytest.fixture
 def course(tmp_path: Path) -> Course:

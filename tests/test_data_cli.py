@@ -15,6 +15,8 @@ from submissions import ROOT
 
 from autograder.data import mnist
 
+pytestmark = pytest.mark.course
+
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the course root; its output lines are not wrapped."""

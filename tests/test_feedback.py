@@ -30,6 +30,8 @@ from autograder.record.feedback import (
 from autograder.record.outputs import grade_cell_outputs
 from autograder.record.pages import plain_page
 
+pytestmark = pytest.mark.kernel
+
 FIRST, SECOND = "1-first", "2-second"
 EVIL = '</title></li><script>steal()</script><img src=x onerror=steal()>" & 3 < 4'
 

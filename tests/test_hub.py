@@ -33,9 +33,12 @@ from hub.accounts import LIFELINE
 from hub.demo import ASSIGNMENT, Demonstration, Members
 from hub.processes import Process
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="people on the Hub are Unix accounts, which only root can make"
-)
+pytestmark = [
+    pytest.mark.hub,
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="people on the Hub are Unix accounts, which only root can make"
+    ),
+]
 
 FILTERS, DIGITS = "1-orenist-filter", "5-mnist-filters"
 QUESTION = "mdr-08-background"

@@ -28,6 +28,8 @@ from hub import accounts, environment, processes
 from hub.demo import Demonstration, Members
 from hub.processes import Process
 
+pytestmark = pytest.mark.hub
+
 
 def test_sharing_leaves_the_source_alone_and_makes_all_of_it_readable(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"

@@ -21,6 +21,8 @@ from autograder.engine.pool import Engine
 from autograder.machine import explained
 from autograder.record import nbgrader_glue
 
+pytestmark = pytest.mark.course
+
 AS_ROOT = os.geteuid() == 0
 GRADE = ("autograder", "grade", ASSIGNMENT)
 EXPORT = ("autograder", "export", ASSIGNMENT, "--to", "moodle")

@@ -14,6 +14,8 @@ from autograder.kernel.page import LATEX_LIMIT, formula
 from autograder.record.feedback import FeedbackExporter
 from autograder.record.pages import PageExporter
 
+pytestmark = pytest.mark.kernel
+
 
 class Tags(HTMLParser):
     """Collects (element, attribute names) and the text of a page."""
