@@ -65,7 +65,7 @@ COSTLY = {
     "brackets": Costly(with_cell("[" * 2_000_000), plain=True),
     "parentheses": Costly(with_cell("\\\\(" * 130_000), plain=True),
     "formulas": Costly(with_cell("$x$ " * 100_000), plain=True),
-    "quotations": Costly(with_cell("> " * 200_000), plain=True),
+    "quotations": Costly(with_cell("> " * 200_000)),
     "quoted-code": Costly(with_cell('"""\n' + "'''\\" * 100_000 + '\n"""', "code")),
     "wide": Costly(wide),
     "deep": Costly(deep, "nested too deep"),

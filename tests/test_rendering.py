@@ -16,7 +16,7 @@ from autograder.engine.notebook import restore
 from autograder.errors import UserError
 from autograder.kernel import page as kernel_page
 from autograder.kernel.child import Limits
-from autograder.kernel.page import AS_WRITTEN, PLAIN_LIMIT, Budget
+from autograder.kernel.page import AS_WRITTEN, FORMULAS_LIMIT, PLAIN_LIMIT, Budget
 from autograder.record import pages, rendering
 from autograder.record.feedback import FeedbackExporter
 from autograder.record.pages import PageExporter
@@ -187,6 +187,20 @@ def test_a_text_is_cleaned_within_its_budget(monkeypatch: pytest.MonkeyPatch) ->
     made, _ = page.from_notebook_node(nbformat.v4.new_notebook(cells=[text, raw, code]))
     for written in ("*laid out*", "&lt;b&gt;raw", "written = 1", "&lt;i&gt;shown"):
         assert f"<pre>{written}" in made
+
+
+def test_the_formulas_of_a_page_are_counted() -> None:
+    many = "$x$ " * (FORMULAS_LIMIT - 100)
+    page = page_of("feedback", many, "$y$ " * 200, "$z$ *last*")
+    assert page.count(AS_WRITTEN) == 1  # the text with one too many, and none behind it
+    assert page.count("<mi>y</mi>") == 0
+    assert "<em>last</em>" in page
+
+
+def test_headings_and_paragraphs_of_a_feedback_page_are_laid_out() -> None:
+    page = page_of("feedback", "## Title\n\nA *paragraph*.")
+    assert re.search(r"<p>A <em>paragraph</em>", page)
+    assert "&lt;" not in page[page.index("Title") : page.index("paragraph")]
 
 
 def test_without_a_budget_nothing_is_laid_out() -> None:

@@ -35,6 +35,7 @@ TEXT_SECONDS = 1.0  # processor time for one text
 PAGE_SECONDS = 4.0  # and for all texts of a page
 PLAIN_LIMIT = 20_000  # characters of a text that are shown as plain text
 LATEX_LIMIT = 2000  # characters of one formula
+FORMULAS_LIMIT = 10_000  # of one page
 AS_WRITTEN = "Shown as plain text: it would take too long to lay it out."
 # The elements and attributes of MathML Core; links, styles and everything else are left out.
 _ELEMENTS = frozenset(
@@ -58,10 +59,19 @@ class _TooLong(BaseException):
     """A text's time is over; a BaseException, so that no library handles it."""
 
 
-class _Clean(str):
-    """HTML that needs no more cleaning."""
+class _Laid(str):
+    """HTML made from a text; `plain` makes HTML that shows the text as it was written."""
 
-    __slots__ = ()
+    plain: Callable[[], str]
+
+    def __new__(cls, made: str, plain: Callable[[], str]) -> _Laid:
+        laid = super().__new__(cls, made)
+        laid.plain = plain
+        return laid
+
+
+class _Plain(str):
+    """HTML that shows a text as it was written: nothing in it needs cleaning."""
 
 
 class Budget:
@@ -72,6 +82,7 @@ class Budget:
 
     def __init__(self, seconds: float = PAGE_SECONDS) -> None:
         self.left = seconds
+        self._formulas = FORMULAS_LIMIT
         signal.signal(signal.SIGPROF, self._over)
 
     def _over(self, number: int, frame: FrameType | None) -> NoReturn:
@@ -79,7 +90,7 @@ class Budget:
 
     def within(self, make: Callable[[], str], plain: Callable[[], str]) -> str:
         """The result of `make`, or of `plain` when the text's time runs out first."""
-        started = time.process_time()
+        started, formulas = time.process_time(), self._formulas
         try:
             if self.left <= 0:
                 raise _TooLong
@@ -90,9 +101,16 @@ class Budget:
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         except (_TooLong, RecursionError):
+            self._formulas = formulas  # none of this text's is shown
             made = plain()
         self.left -= time.process_time() - started
         return made
+
+    def count_formula(self) -> None:
+        """Count one formula of the text that is laid out; ends that if there are too many."""
+        if not self._formulas:
+            raise _TooLong
+        self._formulas -= 1
 
 
 def as_written(text: str) -> str:
@@ -101,12 +119,8 @@ def as_written(text: str) -> str:
     return f"{html.escape(text[:PLAIN_LIMIT])}{rest}"
 
 
-def _clean(text: str) -> _Clean:
-    return _Clean(clean_html(text))
-
-
-def _shown_as_written(text: str) -> _Clean:
-    return _Clean(f"<p><em>{AS_WRITTEN}</em></p>\n<pre>{as_written(text)}</pre>")
+def _shown_as_written(text: str) -> _Plain:
+    return _Plain(f"<p><em>{AS_WRITTEN}</em></p>\n<pre>{as_written(text)}</pre>")
 
 
 def formula(latex: str, display: str) -> str:
@@ -133,6 +147,10 @@ def formula(latex: str, display: str) -> str:
 class _Markdown(IPythonRenderer):  # type: ignore[misc]
     """Marks formulas; they are converted when the page is complete."""
 
+    def __init__(self, budget: Budget, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._budget = budget
+
     def inline_math(self, body: str) -> str:
         return self._place("inline", body)
 
@@ -143,6 +161,7 @@ class _Markdown(IPythonRenderer):  # type: ignore[misc]
         return self._place("block", f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
     def _place(self, display: str, latex: str) -> str:
+        self._budget.count_formula()
         return f'<span class="formula-{display}">{html.escape(latex, quote=False)}</span>'
 
 
@@ -157,28 +176,35 @@ class Page(HTMLExporter):  # type: ignore[misc]
     def markdown2html(self, context: jinja2.runtime.Context, source: str) -> str:
         """Render Markdown as nbconvert does, except for formulas."""
         renderer = _Markdown(
+            self._budget,
             escape=False,
             attachments=context.get("cell", {}).get("attachments", {}),
             anchor_link_text=self.anchor_link_text,
             exclude_anchor_links=self.exclude_anchor_links,
         )
-        clean = _clean if self.sanitize_html else _Clean
+
+        def plain() -> str:
+            return _shown_as_written(source)
+
         return self._budget.within(
-            lambda: clean(str(MarkdownWithMath(renderer=renderer).render(source))),
-            lambda: _shown_as_written(source),
+            lambda: _Laid(MarkdownWithMath(renderer=renderer).render(source), plain), plain
         )
 
     def _highlighted(self, highlight: Highlight2HTML, source: str, metadata: Any = None) -> str:
+        def plain() -> str:
+            return _Plain(f'<div class="highlight"><pre>{as_written(source)}</pre></div>')
+
         return self._budget.within(
-            lambda: _clean(str(highlight(source, metadata=metadata))),
-            lambda: _Clean(f'<div class="highlight"><pre>{as_written(source)}</pre></div>'),
+            lambda: _Laid(highlight(source, metadata=metadata), plain), plain
         )
 
     def _cleaned(self, found: str | bytes) -> str:
+        """Clean HTML as nbconvert does; templates ask for it where it is needed."""
         text = found.decode() if isinstance(found, bytes) else found  # a template encodes SVG
-        if isinstance(text, _Clean):
+        if isinstance(text, _Plain):
             return text
-        return self._budget.within(lambda: _clean(text), lambda: _shown_as_written(text))
+        plain = text.plain if isinstance(text, _Laid) else lambda: _shown_as_written(text)
+        return self._budget.within(lambda: str(clean_html(text)), plain)
 
     def _coloured(self, text: str) -> str:
         return self._budget.within(
@@ -200,7 +226,7 @@ class Page(HTMLExporter):  # type: ignore[misc]
             "strip_files_prefix": lambda text: text,
         }
         page, resources = super().from_notebook_node(nb, resources, **kw)
-        return _PLACE.sub(self._formula, page), resources
+        return _PLACE.sub(self._formula, page, count=FORMULAS_LIMIT), resources
 
     def _formula(self, place: re.Match[str]) -> str:
         latex = html.unescape(place[2])
