@@ -35,7 +35,7 @@ COMMANDS = {
         [["-m", "hub"]],
     ),
     "quick": (
-        "lint, check types, run the tests that start no kernel, in a minute",
+        "lint, check types, run the tests that start no kernel",
         [*STYLE, [*PYTEST, "-m", "not (kernel or training or course or hub or browser)"]],
     ),
     "test": (
