@@ -29,11 +29,14 @@ from autograder.engine.notebook import is_autograded, is_solution
 
 FILTERS, *OTHERS = NOTEBOOKS
 FULL = sum(max_points(FILTERS).values())
-# A cell's limit in these tests, so that an endless loop takes less than a minute.
+# Limits in these tests, so that an endless loop takes less than a minute, and a hog little memory.
 SECONDS = 15
 PATIENCE = f"""
-import dataclasses
+import dataclasses, functools
 from autograder.checks.ch4_cnn import NOTEBOOKS
+from autograder.engine import run
+from autograder.kernel.child import GB, Limits, Order
+run.Order = functools.partial(Order, limits=Limits(memory=2 * GB))
 NOTEBOOKS[{FILTERS!r}] = dataclasses.replace(NOTEBOOKS[{FILTERS!r}], seconds={SECONDS})
 """
 
@@ -167,7 +170,7 @@ def loop(folder: Path) -> None:
 
 
 def hog(folder: Path) -> None:
-    code = "import time\ntaken = bytearray(3500 << 20)\ntime.sleep(60)"
+    code = "import time\ntaken = bytearray(2200 << 20)\ntime.sleep(60)"
     replace_cells(file_of(folder), {"ofe-05-graph": code})
 
 
@@ -248,7 +251,7 @@ CASES = {
     "fifo-instead": Case(fifo_instead, reason=NOT_REGULAR),
     "kernel-death": Case(end_the_kernel, AT_THE_GRAPH, "graded", "the kernel ended in cell OFE-05"),
     "loop": Case(loop, BUT_THE_GRAPH, "graded", f"stopped after {SECONDS} s in cell OFE-05"),
-    "memory": Case(hog, AT_THE_GRAPH, "graded", "used more than 3 GB of memory in cell OFE-05"),
+    "memory": Case(hog, AT_THE_GRAPH, "graded", "used more than 2 GB of memory in cell OFE-05"),
     "fifo-beside": restored(fifo_beside),
     "links-beside": restored(links_beside),
     "folder-for-data": restored(folder_for_data),

@@ -182,7 +182,8 @@ class SubmissionResult:
     def sandbox(self) -> list[str]:
         """The protections that every kernel of this submission ran under."""
         used = [notebook.sandbox for notebook in self.notebooks if notebook.sandbox]
-        return min(used, key=len, default=[])
+        first = used[0] if used else []
+        return [layer for layer in first if all(layer in others for others in used)]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `results.json`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import io
+import re
 import socket
 import stat
 import zipfile
@@ -51,7 +52,7 @@ def is_inside(name: str) -> bool:
     parts = name.split("/")
     return (
         bool(parts[-1])
-        and "\0" not in name
+        and not re.search("[\0\ud800-\udfff]", name)
         and not any(part.endswith(":") for part in parts)
         and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in parts)
         and len(name.encode()) < 3000

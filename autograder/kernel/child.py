@@ -37,7 +37,7 @@ class Limits:
 
     """
 
-    memory: int = 3 * GB
+    memory: int = 6 * GB  # an accuracy over all 60 000 training digits takes 5
     disk: int = GB
     files: int = 5000
     processes: int = 64  # each takes time to end
