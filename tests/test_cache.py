@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_what_nbgrader_computes_is_remembered(graded: GatedCourse) -> None:
 def test_a_changed_notebook_is_the_only_one_graded_again(graded: GatedCourse) -> None:
     graded.hand_in(1, SECOND, comment="changed")
     assert succeed(graded, *GRADE) == {(1, SECOND)}
+
+
+def test_equal_notebooks_are_graded_once(graded: GatedCourse) -> None:
+    own = graded.root / "submitted"
+    graded.hand_in(0, FIRST, comment="the same")
+    before = (own / "s1" / ASSIGNMENT / f"{FIRST}.ipynb").read_bytes()
+    shutil.copy(own / "s0" / ASSIGNMENT / f"{FIRST}.ipynb", own / "s1" / ASSIGNMENT)
+    assert succeed(graded, *GRADE, "--force") == {(0, FIRST), (0, SECOND), (1, SECOND)}
+    first, second = (graded.results(student)["notebooks"][0] for student in graded.students)
+    assert first == second
+    (own / "s1" / ASSIGNMENT / f"{FIRST}.ipynb").write_bytes(before)
+    assert succeed(graded, *GRADE) == set()
 
 
 def test_a_file_beside_the_notebooks_touches_every_notebook_of_its_student(

@@ -119,7 +119,7 @@ def change(path: Path, before: str, after: str) -> None:
 KEYS = """
 import json, sys
 from pathlib import Path
-from autograder.engine.grade import Job, cache_key
+from autograder.engine.grade import Job, _versions, cache_key
 
 here, assignment, notebook, changes = Path(sys.argv[1]), *sys.argv[2:4], json.loads(sys.argv[4])
 release = here / "release" / assignment
@@ -129,8 +129,10 @@ for name, text in changes.items():
     path = here / name
     before = path.read_bytes()
     path.write_bytes(before + text.encode())
+    _versions.cache_clear()  # as in a process that begins now
     keys[name] = cache_key(job)
     path.write_bytes(before)
+_versions.cache_clear()
 keys["again"] = cache_key(job)
 print(json.dumps(keys))
 """

@@ -201,17 +201,29 @@ def cache_key(job: Job) -> str:
 
 def _reference(job: Job) -> dict[str, str]:
     """The course's own source of each solution cell; empty when there is no `source/`."""
+    path = job.source / f"{job.notebook}.ipynb"
     try:
-        text = (job.source / f"{job.notebook}.ipynb").read_text(encoding="utf-8")
+        status = path.stat()
     except FileNotFoundError:
         return {}
+    return _written_in(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=64)
+def _written_in(path: Path, version: tuple[int, ...]) -> dict[str, str]:
+    text = path.read_text(encoding="utf-8")
     return written(solved(nbformat.reads(text, as_version=4)))
 
 
 def versions(job: Job) -> str:
     """The digest of the code of the checks and the engine, and of the packages they use."""
     checks = checks_for(job.assignment, job.notebook)
-    digest = sha256(code_digest([*_ENGINE, checks.name, checks.conftest]).encode())
+    return _versions((*_ENGINE, checks.name, checks.conftest))
+
+
+@functools.cache  # a process keeps the code that it has loaded
+def _versions(modules: tuple[str, ...]) -> str:
+    digest = sha256(code_digest(modules).encode())
     for package in ("tensorflow", "numpy", "ipykernel", "ipython", "matplotlib"):
         digest.update(importlib.metadata.version(package).encode())
     return digest.hexdigest()

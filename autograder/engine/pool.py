@@ -126,26 +126,31 @@ class Engine:
     def grade(
         self, jobs: Iterable[Job], force: bool = False
     ) -> Generator[tuple[Job, Graded], None, None]:
-        """Yield results as they become known, cached ones first.
+        """Yield results as they become known, cached ones first; equal work is computed once.
 
         force: ignore the cache.
 
         Raises UserError, before anything is computed, when this machine lacks what the checks need.
         """
         todo: list[tuple[Job, str]] = []
+        equal: dict[str, list[Job]] = {}  # jobs that wait for another's result
         for job in jobs:
             key = cache_key(job)
             known = (_failed.get() or {}).get(key) or (None if force else self._recall(key))
-            if known is None:
-                todo.append((job, key))
-            else:
+            if known is not None:
                 yield job, known
+            elif key in equal:
+                equal[key].append(job)
+            else:
+                equal[key] = []
+                todo.append((job, key))
         if not todo:
             return
         if not self._scheduler:  # a cluster's workers need it themselves
             for assignment, notebook in {(job.assignment, job.notebook) for job, _ in todo}:
                 if (needs := checks_for(assignment, notebook).setup.needs) is not None:
                     needs()
+        changed: list[Job] = []
         with contextlib.closing(self._compute(todo)) as outcomes:
             for job, key, outcome in outcomes:
                 if isinstance(outcome, UserError):
@@ -155,10 +160,19 @@ class Engine:
                     if memory is not None:
                         memory[key] = failed
                     yield job, failed
+                    yield from ((other, failure(other, outcome)) for other in equal[key])
                     continue
-                if cache_key(job) == key:  # otherwise the files changed meanwhile
+                unchanged = cache_key(job) == key  # or else the files changed meanwhile
+                if unchanged:
                     self._remember(key, outcome)
                 yield job, outcome
+                for other in equal[key]:
+                    if unchanged and cache_key(other) == key:
+                        yield other, outcome
+                    else:
+                        changed.append(other)
+        if changed:
+            yield from self.grade(changed, force)
 
     def _compute(
         self, todo: Iterable[tuple[Job, str]]
