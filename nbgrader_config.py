@@ -35,15 +35,9 @@ c.GenerateAssignment.preprocessors = [
     f"{PRE}.CheckCellMetadata",
 ]
 
-# Grading: nbgrader reads, restores and records; student code runs elsewhere.
-c.Autograde.exporter_class = f"{GLUE}.SubmissionExporter"
-c.Autograde.sanitize_preprocessors = [f"{PRE}.CheckCellMetadata"]
-c.Autograde.autograde_preprocessors = [
-    f"{GLUE}.RecordResults",
-    f"{PRE}.SaveAutoGrades",
-    f"{PRE}.AssignLatePenalties",
-    f"{PRE}.CheckCellMetadata",
-]
+# Grading: the engine reads and runs what was handed in; nbgrader records.
+c.Autograde.exporter_class = f"{GLUE}.GradedExporter"
+c.Autograde.autograde_preprocessors = [f"{GLUE}.SaveGrades", f"{PRE}.AssignLatePenalties"]
 
 # Feedback: whatever a student wrote is shown as text, never run in the reader's browser.
 c.HTMLExporter.sanitize_html = True

@@ -87,14 +87,14 @@ def grade(
     course: CourseOption = HERE,
 ) -> None:
     """Grade submissions and record them in the gradebook."""
+    from autograder.engine.pool import Engine
     from autograder.grading import Plan, grade_class, reasons, untimed
     from autograder.record.copies import report_copies
-    from autograder.record.nbgrader_glue import engine_of
 
     plan = Plan.of(Course.at(course), assignment, student or [])
-    engine = engine_of(plan.course, jobs, run_student_code_unconfined, scheduler)
     shown = Console(stderr=True, highlight=False) if json_ else console
-    with plan.view().on(shown) as view:
+    engine = Engine(plan.course, jobs, run_student_code_unconfined, scheduler)
+    with engine, plan.view().on(shown) as view:
         results = grade_class(plan, engine, view, force)
     reasons(results, [*untimed(plan), *report_copies(plan.course, assignment)], shown)
     if json_:
@@ -235,7 +235,7 @@ def audit(
 ) -> None:
     """Grade known right and known wrong work, to judge the checks."""
     from autograder import audit as auditing
-    from autograder.record.nbgrader_glue import engine_of
+    from autograder.engine.pool import Engine
 
     here = Course.at(course)
     tables = auditing.Tables(here, assignment)
@@ -246,9 +246,9 @@ def audit(
                 f"{assignment} has no notebook {name}; it has {nearest(name, tables.sources)}"
             )
     shown = Console(stderr=True, highlight=False) if json_ else console
-    engine = engine_of(here, jobs, scheduler=scheduler)
     whole = chosen if all_ else all_of or []
-    found = auditing.audit(tables, chosen, engine, jobs, shown, whole)
+    with Engine(here, jobs, scheduler=scheduler) as engine:
+        found = auditing.audit(tables, chosen, engine, jobs, shown, whole)
     if json_:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,9 +12,9 @@ from rich.console import Console
 
 from autograder.course import Course
 from autograder.engine.notebook import grade_id, is_manual, is_solution, solved
+from autograder.engine.pool import Engine
 from autograder.grading import Plan, grade_class, reasons
 from autograder.record.gradebook import Gradebook
-from autograder.record.nbgrader_glue import engine_of
 from autograder.release import make_release, solution_run
 
 ASSIGNMENT = "ch4-cnn"
@@ -37,8 +38,8 @@ def run_demo(course: Course, console: Console) -> None:
     for student, keep in zip(students, (99, None, 0), strict=True):
         submit(course, student, executed, keep)
     plan = Plan.of(course, ASSIGNMENT, students)
-    with plan.view().on(console) as view:
-        results = grade_class(plan, engine_of(course), view)
+    with Engine(course, os.cpu_count() or 1) as engine, plan.view().on(console) as view:
+        results = grade_class(plan, engine, view)
     reasons(results, [], console)
     gradebook = Gradebook(course)
     for student in students:

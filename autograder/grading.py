@@ -25,7 +25,7 @@ from rich.table import Table
 
 from autograder.course import Course, check_name, write_whole
 from autograder.engine.finding import same_letters
-from autograder.engine.grade import Job, cache_key, cannot_grade
+from autograder.engine.grade import Graded, Job, cache_key, cannot_grade
 from autograder.engine.pool import Engine, one_run
 from autograder.engine.results import NotebookResult, SubmissionResult
 from autograder.errors import UserError, nearest, printable
@@ -138,19 +138,20 @@ def grade_class(
     gradebook = Gradebook(course)
     recorded = set(gradebook.scores(assignment))
     states = {student: _state(course, student, work) for student in recordable}
-    waiting: dict[str, dict[str, NotebookResult]] = {student: {} for student in recordable}
+    waiting: dict[str, dict[str, Graded]] = {student: {} for student in recordable}
     with one_run(), contextlib.closing(engine.grade(work, force)) as outcomes:
         for job, graded in outcomes:
             student = work[job]
-            waiting[student][job.notebook] = graded.result
+            waiting[student][job.notebook] = graded
             view.advance()
             if len(waiting[student]) < len(plan.notebooks):
                 continue
-            found = [waiting[student][name] for name in plan.notebooks]
+            mine = waiting.pop(student)
+            found = [mine[name].result for name in plan.notebooks]
             results[student] = SubmissionResult(student, assignment, found)
             wanted = {"state": states[student], "results": results[student].to_json()}
             if force or student not in recorded or not _is_recorded(plan, student, wanted):
-                gradebook.autograde(assignment, student)
+                gradebook.record(assignment, student, {name: mine[name] for name in plan.notebooks})
                 write_whole(_mark(plan, student), json.dumps(wanted))
             view.add(results[student])
     return [results[student] for student in plan.students]

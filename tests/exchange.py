@@ -11,7 +11,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +29,6 @@ from autograder.engine.pool import Engine
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
 from autograder.hub.reconcile import Reconciler
 from autograder.hub.settings import Settings
-from autograder.record import nbgrader_glue
 from autograder.record.gradebook import Gradebook
 
 FILTERS = NOTEBOOKS[0]
@@ -55,9 +53,6 @@ class Scripted(Engine):
     before: Callable[[Job], None] = lambda job: None
     graded: list[tuple[Path, str]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        nbgrader_glue._engines[self.course.root] = self
-
     def ready(self) -> list[str]:
         return ["a script"]
 
@@ -66,9 +61,7 @@ class Scripted(Engine):
 
     def grade(self, jobs: Iterable[Job], force: bool = False) -> Iterator[tuple[Job, Graded]]:
         for job in jobs:
-            # Recording, on the main thread, only looks up results; that does not count.
-            if threading.current_thread() is not threading.main_thread():
-                self.graded.append((job.submission, job.notebook))
+            self.graded.append((job.submission, job.notebook))
             self.before(job)
             release = nbformat.read(job.release / f"{job.notebook}.ipynb", as_version=4)
             found = look(survey(job.submission), Release(job.release, job.notebook, ()))

@@ -19,6 +19,9 @@ from environments import NAMESPACES, forbidding
 from hostile import FILTERS, FULL
 from submissions import ASSIGNMENT, CourseCopy
 
+from autograder.engine.grade import Graded
+from autograder.engine.notebook import grade_id, is_autograded
+from autograder.engine.results import CellResult, NotebookResult
 from autograder.kernel import isolate
 from autograder.kernel.notebook import CELL_LIMIT
 from autograder.kernel.page import AS_WRITTEN
@@ -150,19 +153,23 @@ def test_what_is_shown_as_plain_text_is_there(graded: Class) -> None:
 def test_nbgrader_converts_no_submitted_file(
     graded: Class, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever file is there, nbgrader reads the release instead."""
-    from autograder.record.nbgrader_glue import SubmissionExporter
+    """Whatever file is there, nbgrader exports what grading made of it."""
+    from autograder.record.nbgrader_glue import GRADED, GradedExporter
 
     root = graded.course.root
     monkeypatch.chdir(root)
     path = root / "submitted" / "z-last" / ASSIGNMENT / f"{FILTERS}.ipynb"
-    resources = {"nbgrader": {"assignment": ASSIGNMENT}}
+    released = nbformat.read(root / "release" / ASSIGNMENT / path.name, as_version=4)
+    points = [
+        CellResult(str(grade_id(cell)), 1.0) for cell in released.cells if is_autograded(cell)
+    ]
+    result = NotebookResult(FILTERS, "graded", cells=points)
+    resources = {GRADED: Graded(result, nbformat.writes(released))}
     before = path.read_bytes()
     path.write_bytes(b"[" * 100_000)
     try:
-        text, _ = SubmissionExporter().from_filename(str(path), resources)
+        text, _ = GradedExporter().from_filename(str(path), resources)
     finally:
         path.write_bytes(before)
-    released = nbformat.read(root / "release" / ASSIGNMENT / path.name, as_version=4)
     sources = [cell.source for cell in nbformat.reads(text, as_version=4).cells]
     assert sources == [cell.source for cell in released.cells]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import filecmp
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from submissions import (
     replace_cells,
     solution_cells,
 )
+
+from autograder.engine.notebook import is_autograded
 
 FILTERS, CLASSIFICATION, *_, FILTERS_OF_DIGITS = NOTEBOOKS
 QUESTION = "mdr-08-background"
@@ -188,6 +193,67 @@ def test_nbgrader_autograde_gives_the_same_scores(
     assert by_nbgrader.recorded() == graded.recorded()
     for student in STUDENTS:
         assert by_nbgrader.results(student) == graded.results(student)
+
+
+def rows(course: CourseCopy) -> dict[str, list[tuple[str, ...]]]:
+    """Every table of a gradebook; random ids are replaced by what they stand for."""
+    with contextlib.closing(sqlite3.connect(course.root / "gradebook.db")) as file:
+        names = [
+            name for (name,) in file.execute("select name from sqlite_master where type='table'")
+        ]
+        tables = {name: file.execute(f"select * from {name}").fetchall() for name in names}
+    stands: dict[str, str] = {}
+
+    def told(row: tuple[object, ...], own: object = None) -> tuple[str, ...]:
+        return tuple("" if v == own and own else stands.get(str(v), str(v)) for v in row)
+
+    for _ in range(6):  # a grade's cell, its notebook, its submission, its student, its assignment
+        for found in tables.values():
+            for row in found:
+                if re.fullmatch("[0-9a-f]{32}", str(row[0])):
+                    text = repr(told(row, row[0]))
+                    stands[str(row[0])] = sha256(text.encode()).hexdigest()
+    return {name: sorted(map(told, found)) for name, found in tables.items()}
+
+
+def written(course: CourseCopy) -> dict[str, object]:
+    """Every file of the graded submissions.
+
+    Two runs of a student's own cells may print something else, so their outputs do not count.
+    """
+    folder = course.root / "autograded"
+    files: dict[str, object] = {}
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        files[name] = path.read_bytes()
+        if path.suffix == ".ipynb":
+            files[name] = notebook = nbformat.read(path, as_version=4)
+            for cell in notebook.cells:
+                if cell.cell_type == "code" and not is_autograded(cell):
+                    cell.outputs = []
+    return files
+
+
+def test_both_commands_write_the_same(graded: CourseCopy, by_nbgrader: CourseCopy) -> None:
+    assert rows(graded)["grade"]
+    assert rows(by_nbgrader) == rows(graded)
+    assert written(graded)
+    assert written(by_nbgrader) == written(graded)
+
+
+def test_the_points_are_saved_as_nbgrader_saves_them(by_nbgrader: CourseCopy) -> None:
+    by_ours = rows(by_nbgrader)
+    path = by_nbgrader.root / "nbgrader_config.py"
+    before = path.read_text("utf-8")
+    assert "SaveGrades" in before
+    path.write_text(before.replace('f"{GLUE}.SaveGrades"', 'f"{PRE}.SaveAutoGrades"'), "utf-8")
+    (by_nbgrader.root / "gradebook.db").unlink()
+    try:
+        by_nbgrader.succeed("nbgrader", "generate_assignment", ASSIGNMENT, "--force")
+        by_nbgrader.succeed("nbgrader", "autograde", ASSIGNMENT, "--force")
+    finally:
+        path.write_text(before, "utf-8")
+    assert rows(by_nbgrader) == by_ours
 
 
 FORMGRADER = f"""

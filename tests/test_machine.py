@@ -19,7 +19,6 @@ from autograder.course import Course
 from autograder.data import mnist
 from autograder.engine.pool import Engine
 from autograder.machine import explained
-from autograder.record import nbgrader_glue
 
 pytestmark = pytest.mark.course
 
@@ -298,7 +297,7 @@ def test_a_full_disk(small_disk: Path, course: CourseCopy, command: tuple[str, .
 
 
 def test_a_disk_that_is_full_while_a_submission_is_recorded(
-    small_disk: Path, course: CourseCopy, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, course: CourseCopy
 ) -> None:
     """Nothing is half recorded, and the same command continues once there is room."""
     from autograder.errors import UserError
@@ -307,7 +306,6 @@ def test_a_disk_that_is_full_while_a_submission_is_recorded(
 
     shutil.copytree(course.root, small_disk / "course")
     here = Course.at(small_disk / "course")
-    monkeypatch.setattr(nbgrader_glue, "_engines", {})
     engine = Scripted(here)
     plan = Plan.of(here, ASSIGNMENT, [])
     Gradebook(here)

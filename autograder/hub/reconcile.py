@@ -459,7 +459,9 @@ class Reconciler:
         shutil.rmtree(before, ignore_errors=True)
 
     def _publish(self, work: Work) -> None:
-        self._gradebook.autograde(work.assignment, work.student)
+        self._gradebook.record(
+            work.assignment, work.student, {name: work.graded[name] for name in work.notebooks}
+        )
         self._release(work)
 
     def _release(self, work: Work) -> None:

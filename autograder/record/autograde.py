@@ -7,30 +7,39 @@ Python API use `DefiniteAutograde` instead.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fnmatch
+import functools
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import nbgrader.api
 import nbgrader.apps.api
 import nbgrader.apps.autogradeapp
 import nbgrader.apps.generatefeedbackapp
+import sqlalchemy
 from dateutil import parser
 from nbgrader.converters import Autograde, BaseConverter
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
+from traitlets import Bool
 
 from autograder.course import Course, write_whole
 from autograder.engine.files import read_regular
 from autograder.engine.finding import same_letters
-from autograder.engine.pool import one_run
+from autograder.engine.grade import Graded
+from autograder.engine.pool import Engine, one_run
 from autograder.errors import INTERRUPTED, CannotGrade, printable
+from autograder.record.copies import report_copies
 from autograder.record.feedback import SerialFeedback
 from autograder.record.locks import OneWriter
+from autograder.record.nbgrader_glue import GRADED, grade_submission, write_results
 
 # The exchange reads these files to tell whose feedback a page is.
 CARRIED = ("timestamp.txt", "submission_secret.txt")
@@ -53,13 +62,37 @@ class _CopiesNothing(BaseConverter):  # type: ignore[misc]
                 (folder / name).write_bytes(read_regular(submitted, name, 4096, own_links=True))
 
 
-class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[misc]
-    """Grades every released notebook for every student with a submission."""
+_engines: dict[tuple[Path, bool], Engine] = {}
 
+
+def _engine_of(course: Course, unconfined: bool) -> Engine:
+    """The engine of this process for nbgrader's own commands; its workers end with the process."""
+    if (course.root, unconfined) not in _engines:
+        engine = Engine(course, os.cpu_count() or 1, unconfined)
+        _engines[course.root, unconfined] = engine
+        atexit.register(engine.close)
+    return _engines[course.root, unconfined]
+
+
+class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[misc]
+    """Grades every released notebook for every student with a submission.
+
+    graded: the results of the one student to record; None to grade whoever is found.
+    """
+
+    run_student_code_unconfined = Bool(
+        False, help="Grade where this machine can confine student code in no way."
+    ).tag(config=True)
     force: bool
 
-    def __init__(self, coursedir: CourseDirectory | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        coursedir: CourseDirectory | None = None,
+        graded: Mapping[str, Graded] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(coursedir=coursedir, **kwargs)
+        self._known = graded
         if coursedir is not None:
             coursedir.get_existing_timestamp = self._timestamp
         self._odd: dict[str, str] = {}
@@ -88,6 +121,30 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
             write_whole(self._unfinished, "")
         return wanted
 
+    def init_assignment(self, assignment_id: str, student_id: str) -> None:
+        """Begin a submission: grade it, unless its results are known, and write them down."""
+        super().init_assignment(assignment_id, student_id)
+        course = Course.at(Path(self.coursedir.root))
+        self._graded = self._known
+        if self._graded is None:
+            engine = _engine_of(course, self.run_student_code_unconfined)
+            self._graded = grade_submission(engine, student_id, assignment_id)
+        write_results(course, student_id, assignment_id, self._graded)
+
+    def init_single_notebook_resources(self, notebook_filename: str) -> dict[str, Any]:
+        """Tell the exporter what grading made of a notebook."""
+        resources: dict[str, Any] = super().init_single_notebook_resources(notebook_filename)
+        assert self._graded is not None
+        resources[GRADED] = self._graded[resources["nbgrader"]["notebook"]]
+        return resources
+
+    def convert_single_notebook(self, notebook_filename: str) -> None:
+        """Export the graded notebook; nbgrader would convert the submitted one first."""
+        self._sanitizing = False  # decides which preprocessors, and where the notebook lies
+        self._init_preprocessors()
+        self._sanitizing = True
+        BaseConverter.convert_single_notebook(self, notebook_filename)
+
     def set_permissions(self, assignment_id: str, student_id: str) -> None:
         """Finish a submission: nbgrader calls this once all its notebooks are recorded."""
         super().set_permissions(assignment_id, student_id)
@@ -100,6 +157,10 @@ class DefiniteAutograde(OneWriter, Autograde, _CopiesNothing):  # type: ignore[m
                 super().convert_notebooks()
         except KeyboardInterrupt:  # nbgrader has logged it
             raise SystemExit(INTERRUPTED) from None
+        if self._known is None:  # or else the command that knew the results reports copies
+            assignment = self.coursedir.assignment_id
+            for line in report_copies(Course.at(Path(self.coursedir.root)), assignment):
+                self.log.warning("%s: %s", assignment, line)
         for student, why in self._odd.items():
             self.log.error("%s was not graded: %s", printable(student), why)
         if self._odd:
@@ -206,3 +267,6 @@ def install() -> None:
     CourseDirectory.get_existing_timestamp = lambda _, folder: time_in(Path(folder))[0]
     nbgrader.apps.generatefeedbackapp.GenerateFeedback = SerialFeedback
     nbgrader.apps.api.GenerateFeedback = SerialFeedback
+    # nbgrader opens the gradebook fifteen times for a submission, and each time SQLAlchemy would
+    # compile the same queries again.
+    nbgrader.api.create_engine = functools.lru_cache(maxsize=8)(sqlalchemy.create_engine)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,13 +24,16 @@ from nbgrader.api import MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.apps.baseapp import NbGrader
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.utils import capture_log, temp_attrs
 from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from autograder.course import Course
+from autograder.engine.grade import Graded
 from autograder.errors import UserError, printable
 from autograder.machine import explained
+from autograder.record.autograde import DefiniteAutograde
 
 
 @contextlib.contextmanager
@@ -154,9 +157,15 @@ class Gradebook:
                     shutil.copytree(before, release)
                 raise
 
-    def autograde(self, assignment: str, student: str) -> None:
-        """Run `nbgrader autograde --force` for one student.  Raises UserError if it fails."""
-        self._run("autograde", assignment, student, force=True, create=True)
+    def record(self, assignment: str, student: str, graded: Mapping[str, Graded]) -> None:
+        """Record the results of a submission, by notebook, as `nbgrader autograde --force` does.
+
+        Raises UserError if that fails.
+        """
+        with temp_attrs(self._coursedir, assignment_id=assignment, student_id=student):
+            converter = DefiniteAutograde(self._coursedir, graded, parent=self._api)
+            converter.force = converter.create_student = True
+            self._watch("autograde", (assignment, student), lambda: capture_log(converter))
 
     def generate_feedback(self, assignment: str, student: str) -> None:
         """Run `nbgrader generate_feedback --force` for one student; may raise UserError."""
@@ -176,12 +185,15 @@ class Gradebook:
             yield database
 
     def _run(self, command: str, *args: str, **kwargs: Any) -> None:
+        self._watch(command, args, lambda: getattr(self._api, command)(*args, **kwargs))
+
+    def _watch(self, command: str, args: Sequence[str], run: Callable[[], dict[str, Any]]) -> None:
         with (
             _undisturbed(),
             _inside(self.course.root),
             contextlib.redirect_stderr(io.StringIO()),
         ):
-            outcome = getattr(self._api, command)(*args, **kwargs)
+            outcome = run()
         if not outcome["success"]:
             texts = [outcome[name] for name in ("error", "log") if outcome.get(name)]
             lines = [line for line in "".join(texts[:1]).splitlines() if line.strip()]

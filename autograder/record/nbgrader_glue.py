@@ -1,48 +1,34 @@
 """Classes that `nbgrader_config.py` sets, so that the engine reads, releases and grades notebooks.
 
-nbgrader's commands work as before.  `nbgrader autograde` converts a submission in two passes: the
-first replaces it with the release (`SubmissionExporter`); the second replaces that with the
-executed notebook and its results (`RecordResults`), and nbgrader saves the points.  nbgrader's
-process runs no student code and parses no submitted file.
+nbgrader's commands work as before.  `nbgrader autograde` grades a submission when it comes to it
+(`autograde`), then converts each of its notebooks: `GradedExporter` exports what the engine made of
+it, and `SaveGrades` saves the points.  nbgrader's process runs no student code and parses no
+submitted file.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
+from nbgrader import utils
+from nbgrader.api import Comment, Grade, Gradebook
 from nbgrader.preprocessors import ClearSolutions, NbGraderPreprocessor
-from traitlets import Bool
+from sqlalchemy.orm import joinedload
 
 from autograder.course import Course, write_whole
 from autograder.engine.grade import Graded
 from autograder.engine.notebook import grade_id, is_autograded, is_solution, label
 from autograder.engine.pool import Engine
 from autograder.engine.results import SubmissionResult
-from autograder.record.copies import note_tensors, report_copies
+from autograder.record.copies import note_tensors
 from autograder.record.outputs import grade_cell_outputs, harmless
 
-_engines: dict[Path, Engine] = {}
-
-
-def engine_of(
-    course: Course,
-    jobs: int = os.cpu_count() or 1,
-    run_student_code_unconfined: bool = False,
-    scheduler: str = "",
-) -> Engine:
-    """The engine of this process for a course; its workers end with the process."""
-    if course.root not in _engines:
-        engine = Engine(course, jobs, run_student_code_unconfined, scheduler)
-        _engines[course.root] = engine
-        atexit.register(engine.close)
-    return _engines[course.root]
+GRADED = "graded"  # the resource in which nbgrader hands `Graded` to these classes
 
 
 class LabelledStubs(ClearSolutions):  # type: ignore[misc]
@@ -61,44 +47,55 @@ class LabelledStubs(ClearSolutions):  # type: ignore[misc]
         return cleared
 
 
-class SubmissionExporter(NotebookExporter):  # type: ignore[misc]
-    """Exports the release in place of a submitted notebook, which only the engine reads.
-
-    nbgrader converts the result a second time, and `RecordResults` puts the graded notebook there.
-    """
+class GradedExporter(NotebookExporter):  # type: ignore[misc]
+    """Exports the graded notebook in place of the submitted one, which only the engine reads."""
 
     def from_filename(
         self, filename: str, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[str, dict[str, Any]]:
-        """Convert a notebook; for a submitted one, its release."""
-        course = Course.at(Path.cwd())
-        path = Path(filename)
-        # submitted/<student>/<assignment>/<notebook>; students may make links below submitted/
-        if path.absolute().parents[2].resolve() == (course.root / "submitted").resolve():
-            assert resources is not None
-            filename = str(course.release(resources["nbgrader"]["assignment"]) / path.name)
-        return super().from_filename(filename, resources, **kw)  # type: ignore[no-any-return]
+        """Export the notebook that grading made of the submitted file `filename`."""
+        assert resources is not None
+        return self.from_notebook_node(  # type: ignore[no-any-return]
+            filled(resources.pop(GRADED)), resources, **kw
+        )
 
 
-class RecordResults(NbGraderPreprocessor):  # type: ignore[misc]
-    """Fills a notebook with the results of its grading, and writes `results.json`."""
+class SaveGrades(NbGraderPreprocessor):  # type: ignore[misc]
+    """Saves the points of a graded notebook, as nbgrader's `SaveAutoGrades` does.
 
-    run_student_code_unconfined = Bool(
-        False, help="Grade where this machine can confine student code in no way."
-    ).tag(config=True)
+    That one asks the gradebook twice for each cell; this one asks twice for each notebook.
+    """
 
     def preprocess(
         self, nb: NotebookNode, resources: dict[str, Any]
     ) -> tuple[NotebookNode, dict[str, Any]]:
-        """Replace the notebook with the executed one and its results in the grade cells."""
+        """Save each grade cell's points, and which solution cells hold no answer."""
         where = resources["nbgrader"]
-        course = Course.at(Path.cwd())
-        engine = engine_of(course, run_student_code_unconfined=self.run_student_code_unconfined)
-        graded = grade_submission(engine, where["student"], where["assignment"])
-        write_results(course, where["student"], where["assignment"], graded)
-        for line in report_copies(course, where["assignment"]):
-            self.log.warning("%s: %s", where["assignment"], line)
-        return filled(graded[where["notebook"]]), resources
+        with Gradebook(where["db_url"]) as gradebook:
+            found = gradebook.find_submission_notebook(
+                where["notebook"], where["assignment"], where["student"]
+            )
+            grades, comments = (
+                {
+                    one.cell.name: one
+                    for one in gradebook.db.query(kind)
+                    .options(joinedload(kind.cell))
+                    .filter(kind.notebook_id == found.id)
+                }
+                for kind in (Grade, Comment)
+            )
+            for cell in nb.cells:
+                if utils.is_grade(cell):
+                    grade = grades[grade_id(cell)]
+                    grade.auto_score = utils.determine_grade(cell, self.log)[0]
+                    by_hand = grade.manual_score is not None or grade.auto_score is None
+                    grade.needs_manual_grade = by_hand  # to look at again, or for the first time
+                if utils.is_solution(cell) or utils.is_task(cell):
+                    checksum = cell.metadata.nbgrader.get("checksum")
+                    blank = checksum == utils.compute_checksum(cell) and not utils.is_task(cell)
+                    comments[grade_id(cell)].auto_comment = "No response." if blank else None
+            gradebook.db.commit()
+        return nb, resources
 
 
 def grade_submission(engine: Engine, student: str, assignment: str) -> dict[str, Graded]:
@@ -126,7 +123,7 @@ def filled(graded: Graded) -> NotebookNode:
 
 
 def write_results(
-    course: Course, student: str, assignment: str, graded: dict[str, Graded]
+    course: Course, student: str, assignment: str, graded: Mapping[str, Graded]
 ) -> SubmissionResult:
     """Write the logs, `results.json` beside the graded notebooks, and the tensors' digests."""
     logs = course.private / "logs" / assignment / student

@@ -68,7 +68,7 @@ class PageExporter(HTMLExporter):  # type: ignore[misc]
         # sandbox has the link, so its target is shared.
         folders = [path for path in self.template_paths if path not in jupyter_path()]
         shared = tuple(map(os.path.realpath, filter(os.path.isdir, [str(TEMPLATES), *folders])))
-        unconfined = bool(self.config.RecordResults.get("run_student_code_unconfined", False))
+        unconfined = bool(self.config.Autograde.get("run_student_code_unconfined", False))
         reason = ""
         for seconds in (PAGE_SECONDS, 0.0):
             try:
