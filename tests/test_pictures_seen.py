@@ -112,6 +112,7 @@ TRAINED = {
     "first": [],
     "saves": [],
     "evaluated": np.zeros((0, 2), int),
+    "alongside": np.zeros((0, 2), int),
 }
 
 

@@ -44,6 +44,7 @@ class TrainingLog:
         first: the feeds of the first three steps, by the notebook's names.
         saves: (path as given, steps so far) of each checkpoint, in order.
         evaluated: steps so far → rows that were fed then without training on them.
+        alongside: number of a step that fetched more than itself → rows that it was fed.
 
     """
 
@@ -53,6 +54,7 @@ class TrainingLog:
     first: list[dict[str, np.ndarray]]
     saves: list[tuple[str, int]]
     evaluated: dict[int, int]
+    alongside: dict[int, int]
 
 
 class Values:
@@ -226,6 +228,7 @@ def _training_log(entry: Any) -> TrainingLog:
             "first": list(first),
             "saves": list(saves),
             "evaluated": np.ndarray() as evaluated,
+            "alongside": np.ndarray() as alongside,
         } if all(map(_is_feed, first)) and all(map(_is_save, saves)):
             return TrainingLog(
                 steps=steps,
@@ -234,6 +237,7 @@ def _training_log(entry: Any) -> TrainingLog:
                 first=first,
                 saves=[(path, done) for path, done in saves],
                 evaluated=_counted(evaluated),
+                alongside=_counted(alongside),
             )
     raise NoValue("the training steps could not be read")
 

@@ -61,6 +61,7 @@ class Journal:
         first: the feeds of the first steps, by the names of tensors.
         saves: (path as given, steps so far) of each checkpoint.
         evaluated: steps so far → rows that were fed then without training on them.
+        alongside: number of a step that fetched more than itself → rows that it was fed.
 
     """
 
@@ -70,6 +71,7 @@ class Journal:
     first: list[dict[str, np.ndarray]] = field(default_factory=list)
     saves: list[tuple[str, int]] = field(default_factory=list)
     evaluated: Counter[int] = field(default_factory=Counter)
+    alongside: dict[int, int] = field(default_factory=dict)
 
     def copy(self) -> Journal:
         """An independent copy; only the fed arrays are shared."""
@@ -80,6 +82,7 @@ class Journal:
             first=list(self.first),
             saves=list(self.saves),
             evaluated=Counter(self.evaluated),
+            alongside=dict(self.alongside),
         )
 
 
@@ -316,6 +319,8 @@ def _step(state: _Followed, request: _Request) -> Any:
     state.trained |= request.changes
     journal.steps += 1
     journal.sizes[request.rows] += 1
+    if len(request.leaves) > 1 and len(journal.alongside) < ENTRIES:
+        journal.alongside[journal.steps] = request.rows
     numbers, checksum = request.numbers, 0
     for array in numbers.values():
         checksum = zlib.adler32(_some(array), checksum)

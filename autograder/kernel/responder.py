@@ -324,6 +324,7 @@ class Responder:
             ],
             "saves": [[path, steps] for path, steps in journal.saves],
             "evaluated": _pairs(journal.evaluated),
+            "alongside": _pairs(journal.alongside),
         }
 
     def _name_of(self, tensor: str) -> str:

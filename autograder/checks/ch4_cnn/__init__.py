@@ -61,6 +61,8 @@ EXPLAIN = {
     r"Read less bytes|Checksum does not match|data-\d{5}-of-\d{5}; No such file": "the index and "
     "the data file of mdc_session-4000 must lie whole beside the notebook, and saver.restore needs "
     "the path './mdc_session-4000', no ending",
+    r"Cannot cast ufunc": "an array of whole numbers holds no decimals: make a new array for the "
+    "result",
     r"float64|must be of the same type|incompatible with the graph": "TensorFlow does not mix "
     "types: everything here is tf.float32",
     r"read-only": "the function changes an array that it was given, which others still need: "

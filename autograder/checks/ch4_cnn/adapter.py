@@ -153,6 +153,12 @@ class Graph(Notebook):
             if graph_name not in trainable or not reaches
         ]
 
+    def fixed(self) -> list[str]:
+        """Graph names of the variables behind the tensor that are not trainable."""
+        names = [str(v["name"]) for v in self.variables() if not v["trainable"]]
+        behind = self._values.learns(self._of, *names) if names else []
+        return [name for name, reaches in zip(names, behind, strict=True) if reaches]
+
     def saved(self, name: str) -> set[str]:
         """Graph names of the variables that a Saver of the notebook writes."""
         return set(self._values.saved(name))

@@ -277,12 +277,11 @@ class EdgeMapChecks(Strokes):
         "before anything is cut off",
     )
     def test_both_edges(self, graph: Graph, strokes: Array, rng: np.random.Generator) -> None:
-        # Negated pixels turn every rising edge into a falling one.
-        response, opposite = (
-            self.maps(graph, rng)
-            .of(np.concatenate([strokes, -strokes]), "h_conv")
-            .reshape(2, len(strokes), -1)
-        )
+        # Negated pixels turn every rising edge into a falling one.  What lies beyond the border is
+        # no edge of the drawing, and 0 even where a mistake in x_image makes the ground light.
+        maps = self.maps(graph, rng).of(np.concatenate([strokes, -strokes]), "h_conv")
+        assert maps.ndim == 4
+        response, opposite = maps[:, 2:-2, 2:-2].reshape(2, len(strokes), -1)
         assert vary(response)
         assert same(response, opposite)
 
@@ -452,6 +451,18 @@ def diagnose_pool(pooled: Array, maps: Array, of: str, before: Array | None = No
         (
             lambda: same(pooled, reference.max_pool(maps.transpose(0, 2, 1, 3))),
             "rows and columns are exchanged",
+        ),
+        (
+            lambda: any(
+                same(pooled, reference.max_pool(reference.cut_off(sign * maps, cutoff)))
+                for sign in (1, -1)
+                for cutoff in (0.0, 0.2)
+            ),
+            f"something is cut off between {of} and the pooling: h_pool takes {of} as it is",
+        ),
+        (
+            lambda: same(pooled, reference.max_pool(np.abs(maps))),
+            f"there is an absolute value between {of} and the pooling: h_pool takes {of} as it is",
         ),
         (
             lambda: before is not None and same(pooled, reference.max_pool(before)),
@@ -684,6 +695,11 @@ class LayerChecks(NetworkChecks):
             same(p, np.full((len(images), self.sizes[2]), 1 / self.sizes[2])),
             (lambda: untrained.weight("w0").any(), "w0 does not start as zeros"),
             (lambda: untrained.weight("b0").any(), "b0 does not start as zeros"),
+            (
+                lambda: True,
+                "w0 and b0 start as zeros, as they should; but what is made of them is not the "
+                "softmax, which gives every class the same",
+            ),
         )
 
     @check(
@@ -1005,6 +1021,11 @@ class TrainingChecks(NetworkChecks):
         diagnose(
             0.97 < times < 1.03,
             (
+                lambda: times == 0,
+                "the first step does not move b0: minimize(loss) takes every variable, and the "
+                "rate is not 0",
+            ),
+            (
                 lambda: times > 0,
                 f"the first step is {times:.3g} times as long as Adam's with the learning rate "
                 "that the text asks for: compare the optimizer and its rate",
@@ -1141,7 +1162,7 @@ class TrainingChecks(NetworkChecks):
 class StrokeLoopChecks:
     """The loop of 200 steps on the ninety drawings ([OCE-08], [ODE-07])."""
 
-    steps = 200
+    steps, every = 200, 20
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -1210,6 +1231,24 @@ class StrokeLoopChecks:
                     f"all {len(images)}"
                 ),
             ),
+        )
+
+    @check(
+        "Loss and accuracy are measured every 20 steps",
+        hint="every 20 steps, one sess.run fetches loss and accuracy: if i % 20 == 0",
+    )
+    def test_measured(self, log: TrainingLog) -> None:
+        looked = {*log.evaluated, *log.alongside}
+        due = range(self.every, self.steps, self.every)  # the check cell measures after the last
+        # One step before or after: a count that is off by one costs points above.
+        diagnose(
+            all(looked & {step - 1, step, step + 1} for step in due),
+            (
+                lambda: not looked & set(range(1, self.steps)),
+                "loss and accuracy are not measured while the training runs: fetch both with one "
+                "sess.run every 20 steps",
+            ),
+            (lambda: True, "loss and accuracy are measured, but not every 20 steps"),
         )
 
     @check(
@@ -1295,6 +1334,8 @@ class DigitMapChecks(DigitNetwork):
         assert graph.whole("num_filters") == 16
         assert graph.trainable_shapes() == [(5, 5, 1, 16)]
         assert not graph.untrained(["W_conv"])
+        if graph.fixed():
+            raise Mistake("h_pool depends on a second variable: the convolution has no bias")
 
     @check(
         "W_conv starts as a truncated normal of standard deviation 0.1",

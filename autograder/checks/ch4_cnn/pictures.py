@@ -481,6 +481,10 @@ class PictureChecks:
                 f"every column shows the maps of the same image: {index}, for every i",
             ),
             *misplaced(found, maps, light),
+            (
+                lambda: all_of(lambda f, i: np.abs(maps[f][i])),
+                "the maps are drawn without their signs: draw the numbers as they are",
+            ),
             (lambda: True, f"{index}, for every i and every f: one loop stands inside the other"),
         )
 
@@ -637,35 +641,35 @@ class BarChecks:
         "Each of them is drawn beside the probabilities of all ten digits",
         hint="ten bars for each digit, at the heights of its probabilities",
     )
-    def test_bars(self, graph: Graph, wrong: list[Item]) -> None:
+    def test_bars(self, graph: Graph, listed: list[Item]) -> None:
         figure = graph.figure()
         pictures, pairs = seen(figure), pairs_in(figure)
         bars = [ax for ax in figure.axes if len(ax.bars)]
         covered = sum(len(ax.pictures) for ax in figure.axes) - len(pictures)
 
         def have_bars() -> bool:
-            return all(any(item.has_bars(ax) for ax in bars) for item in wrong)
+            return all(any(item.has_bars(ax) for ax in bars) for item in listed)
 
         def are_drawn(turn: Turn | None = None) -> bool:
-            return all(any(item.is_in(picture, turn) for picture in pictures) for item in wrong)
+            return all(any(item.is_in(picture, turn) for picture in pictures) for item in listed)
 
         diagnose(
-            len(pairs) == len(wrong)
+            len(pairs) == len(listed)
             and all(
                 any(item.is_in(picture) and item.has_bars(ax) for picture, ax in pairs)
-                for item in wrong
+                for item in listed
             ),
             (lambda: covered, ON_TOP),
             *((lambda turn=turn: are_drawn(turn), said) for turn, said in TURNS),
             (
-                lambda: have_bars() and are_drawn() and len(pairs) == len(wrong),
+                lambda: have_bars() and are_drawn() and len(pairs) == len(listed),
                 "the bars of a digit stand beside the image of another one",
             ),
             (
                 lambda: have_bars() and are_drawn(),
                 "each image stands beside its own bars, and beside nothing else",
             ),
-            (lambda: have_bars() and len(bars) == len(wrong), "not every digit is drawn"),
+            (lambda: have_bars() and len(bars) == len(listed), "not every digit is drawn"),
             (
                 lambda: are_drawn() and any(heights_by_digit(ax) is None for ax in bars),
                 "a bar of each digit stands at the digit's place, from 0 up",
@@ -676,11 +680,11 @@ class BarChecks:
         "The title of each says 'prediction / actual'",
         hint="the title names two digits: the network's answer, then the right one",
     )
-    def test_titles(self, graph: Graph, wrong: list[Item]) -> None:
+    def test_titles(self, graph: Graph, listed: list[Item]) -> None:
         figure = graph.figure()
         pairs = pairs_in(figure)
         titles: list[tuple[Item, list[list[float]]]] = []
-        for item in wrong:
+        for item in listed:
             own = [pair for pair in pairs if item.is_in(pair[0])]
             own = own or [pair for pair in pairs if item.has_bars(pair[1])]
             texts = [
@@ -707,7 +711,7 @@ class BarChecks:
             (
                 lambda: all(
                     any([item.prediction, item.actual] in texts for _, texts in titles)
-                    for item in wrong
+                    for item in listed
                 ),
                 "the titles stand above other digits than their own",
             ),

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import numpy as np
 import pytest
 
-from autograder.checks import check, diagnose, grade_cell
+from autograder.checks import Mistake, check, diagnose, grade_cell
 from autograder.checks.ch4_cnn import OTHER_RUN, TEST_ROWS, TRAIN_ROWS, reference, thresholds
 from autograder.checks.ch4_cnn.adapter import Graph, counts_steps
 from autograder.checks.ch4_cnn.common import (
@@ -28,6 +28,7 @@ from autograder.engine.submission import SubmittedFiles
 from autograder.engine.values import NoValue, TrainingLog, Values
 
 STEPS, BATCH, EVERY = 4000, 100, 100
+KEEP = 5  # checkpoints that a Saver keeps
 LAST = f"mdc_session-{STEPS}"
 
 
@@ -115,7 +116,11 @@ class TestTrainingLoop:
         i = graph.number("i")
         diagnose(
             log.steps == STEPS and i == STEPS,
-            (lambda: not log.steps, "train_step was not run in sess: run it in every step"),
+            (
+                lambda: not log.steps,
+                "train_step was not run in sess since its variables were initialised: run it in "
+                "every step, and the initialiser only before the loop",
+            ),
             (
                 lambda: log.steps - STEPS == STEPS // EVERY,
                 "one more training step was made for each time you measure: fetch loss and "
@@ -147,7 +152,11 @@ class TestTrainingLoop:
         sizes = set(log.sizes)
         diagnose(
             sizes == {BATCH},
-            (lambda: not log.steps, "train_step was not run in sess: draw a batch and run it"),
+            (
+                lambda: not log.steps,
+                "train_step was not run in sess since its variables were initialised: draw a "
+                "batch and run it",
+            ),
             (
                 lambda: 10_000 in sizes,
                 "train_step was run on the test digits as well, which a network must not have "
@@ -225,10 +234,15 @@ class TestTrainingLoop:
             ),
         )
         diagnose(
-            there and max(there) == saves[-1] and set(there) <= set(saves),
+            there and max(there) == saves[-1] and set(saves[-KEEP:]) <= set(there) <= set(saves),
             (
                 lambda: not there,
                 "the checkpoints do not lie beside the notebook: the path is './mdc_session'",
+            ),
+            (
+                lambda: max(there) == saves[-1] and len(there) < KEEP,
+                f"of the last {KEEP} checkpoints only {len(there)} remain: save with the saver of "
+                "[MDC-06], as it is",
             ),
         )
 
@@ -271,7 +285,16 @@ class TestTrainingLoop:
         images, labels = held_out_digits(np.arange(10_000))
         p, loss = graph.trained().of(images, "p", "loss", labels=labels)
         # acc_val and loss_val were last measured with the final weights, on these images.
-        assert abs(graph.number("acc_val") - reference.accuracy(p, labels)) < 1.5 / len(p)
+        rows = sorted({count for step, count in log.evaluated.items() if step % EVERY == 0 < step})
+        diagnose(
+            abs(graph.number("acc_val") - reference.accuracy(p, labels)) < 1.5 / len(p),
+            (
+                lambda: len(rows) == 1 and BATCH < rows[0] < len(p),
+                lambda: (
+                    f"loss and accuracy are measured on {rows[0]} digits: the test set has {len(p)}"
+                ),
+            ),
+        )
         # A few other images may have the same accuracy by chance, but not the same loss.
         told = graph.number("loss_val")
         parts = np.array([2, 4, 5, 10, 20, 25, 40, 50, 100, 200, 500, 1000, 10_000])
@@ -466,6 +489,25 @@ class TestResume:
         )
 
     @check(
+        "resume works with the session and the Saver that it is given",
+        hint="sess and saver in resume are its arguments: saver.restore(sess, path)",
+    )
+    def test_arguments(self, graph: Graph) -> None:
+        self.resume(graph)
+        for name, arguments in (
+            ("sess", (None, {"name": "saver"}, ".")),
+            ("saver", ({"name": "sess"}, None, ".")),
+        ):
+            try:
+                graph.call("resume", *arguments)
+            except NoValue:
+                continue  # None cannot restore anything
+            raise Mistake(
+                f"resume does not use the {name} that it is given: it takes another one, of the "
+                "notebook or its own"
+            )
+
+    @check(
         "resume goes by the file checkpoint, in any folder and in a new kernel",
         hint="tf.train.latest_checkpoint(directory) reads that file; the step is what stands "
         "behind the last -, whatever else is in the path",
@@ -502,8 +544,15 @@ class TestResume:
         "say so with raise FileNotFoundError(…)",
     )
     def test_nothing(self, graph: Graph) -> None:
-        with pytest.raises(NoValue, match="FileNotFoundError"):
+        with pytest.raises(NoValue, match="FileNotFoundError") as raised:
             graph.call("resume", {"name": "sess"}, {"name": "saver"}, "./no-such-folder")
+        diagnose(
+            re.search(r"FileNotFoundError\W+\w", str(raised.value)),
+            (
+                lambda: True,
+                "the FileNotFoundError says nothing: put a message that helps into its brackets",
+            ),
+        )
 
     @staticmethod
     def resume(graph: Graph, folder: str = ".") -> object:
