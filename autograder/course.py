@@ -138,6 +138,8 @@ class Course:
             return "the name of the folder is in no known letters: rename the folder"
         if len(os.fsencode(student)) > LONGEST_NAME:
             return f"the name of the folder is longer than {LONGEST_NAME} bytes: rename it"
+        if student != student.strip():  # nbgrader strips ids, and would then find no folder
+            return f"the name of the folder, {student!r}, begins or ends with a space: rename it"
         if not student.isprintable():
             return "the name of the folder holds a line break or control character: rename it"
         if student != same_letters(student):

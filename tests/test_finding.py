@@ -670,6 +670,9 @@ def test_two_folders_for_one_name_are_said_to_be_so(tmp_path: Path) -> None:
         ("[x](y)<b>", ""),
         ("{0}", ""),
         ("two\nlines", "line break"),
+        ("trailing ", "begins or ends with a space: rename it"),
+        (" leading", "begins or ends with a space: rename it"),
+        ("\u3000김철수", "begins or ends with a space: rename it"),
         ("x" * 201, "longer than 200 bytes"),
         (os.fsdecode("김철수".encode("cp949")), "as Korean Windows writes names it is 김철수"),
         (os.fsdecode(b"\xff\xfe"), "in no known letters"),
@@ -702,6 +705,7 @@ def graded(
     put(top / "bob" / ASSIGNMENT / "hw.zip", zipped({f"x/{BOOK}": work()}))
     put(top / "bob" / ASSIGNMENT / "timestamp.txt", b"2026-01-02 18:00:00 KST")
     put(top / os.fsdecode("이순신".encode("cp949")) / ASSIGNMENT / BOOK, work())
+    put(top / "eve " / ASSIGNMENT / BOOK, work())
     return course
 
 
@@ -719,6 +723,7 @@ def test_everybody_is_graded_or_refused_by_himself(graded: CourseCopy) -> None:
         f"bob, {FILTERS}: hw.zip was unpacked; hw.zip/x/{BOOK} was taken for {BOOK}",
         "ada: this notebook was not found in what was handed in: report.docx",
         "as Korean Windows writes names it is 이순신: rename the folder",
+        "eve: the name of the folder, 'eve ', begins or ends with a space: rename it",
         "ada: timestamp.txt has a time zone that is not known (2026-01-02 18:00:00 XYZ)",
     ):
         assert said in " ".join(done.stdout.split()), said
@@ -732,6 +737,7 @@ def test_nbgrader_gives_the_same(graded: CourseCopy) -> None:
     shutil.rmtree(graded.root / "autograded")
     done = graded.run("nbgrader", "autograde", ASSIGNMENT)
     assert "was not graded: the name of the folder is not in UTF-8" in done.stderr
+    assert "eve was not graded: the name of the folder, 'eve ', begins or ends" in done.stderr
     assert done.returncode == 1
     assert {student: graded.results(student) for student in STUDENTS} == before
     graded.succeed("nbgrader", "generate_feedback", ASSIGNMENT, "--student", STUDENTS[0])
