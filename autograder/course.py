@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.checks import Setup
-from autograder.engine.finding import ADDED, alike, named, passed_over, same_letters
+from autograder.engine.finding import ADDED, CLUTTER, alike, named, passed_over, same_letters
 from autograder.errors import UserError, nearest, printable
 
 LONGEST_NAME = 200  # bytes of a student's name, to which file names add something
@@ -122,6 +122,21 @@ class Course:
             same = same_letters(name)
             found.add(name if same in known else same)
         return sorted(found)
+
+    def strays(self) -> list[str]:
+        """Names of the files that lie in `submitted/` itself, in no student's folder, sorted.
+
+        Hidden files, read-me files and those that operating systems add are no work.
+        """
+        try:
+            names = [e.name for e in os.scandir(self.root / "submitted") if not e.is_dir()]
+        except OSError:
+            return []
+        return sorted(
+            name
+            for name in names
+            if not name.casefold().startswith((".", "readme")) and name.casefold() not in CLUTTER
+        )
 
     def odd_name(self, student: str) -> str:
         """Why nothing can be recorded for a student of this name, and what to do; "" if it can."""

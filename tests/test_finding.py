@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -16,7 +17,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, solution_cells, source
+from typer.testing import CliRunner
 
+from autograder.cli import app
 from autograder.course import Course
 from autograder.engine.arrival import Release, laid_out, look, needs_archives, survey
 from autograder.engine.files import read_regular
@@ -24,7 +27,8 @@ from autograder.engine.finding import Finding, alike, named, plain
 from autograder.engine.notebook import grade_id, solved
 from autograder.engine.sandbox import Sandbox, sandbox
 from autograder.engine.warm import WarmInterpreter
-from autograder.errors import CannotGrade
+from autograder.errors import CannotGrade, UserError
+from autograder.grading import Plan
 from autograder.kernel import archive
 
 RELEASE = ROOT / "release" / ASSIGNMENT
@@ -687,6 +691,27 @@ def test_a_name_can_be_recorded_or_is_refused_by_itself(
     assert bool(course.odd_name(name)) is bool(said)
 
 
+def test_work_in_no_students_folder_is_named_where_there_is_no_other(tmp_path: Path) -> None:
+    course = Class(tmp_path).hand_in("park.ipynb", "kim.zip", ".gitkeep", "README.md", "Thumbs.db")
+    assert course.strays() == ["kim.zip", "park.ipynb"]
+    with pytest.raises(UserError, match=r"only submitted/kim\.zip and submitted/park\.ipynb; move"):
+        Plan.of(course, ASSIGNMENT, [])
+
+
+def test_work_in_no_students_folder_is_named_beside_others_and_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Class(tmp_path).hand_in("kim.zip", f"ada/{ASSIGNMENT}/{BOOK}")
+    monkeypatch.setattr("autograder.engine.pool.Engine", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("autograder.grading.grade_class", lambda *_: [])
+    monkeypatch.setattr("autograder.record.copies.report_copies", lambda *_: [])
+    call = ["grade", ASSIGNMENT, "--course", str(tmp_path)]
+    everybody, one = (CliRunner().invoke(app, [*call, *who]) for who in ((), ("--student", "ada")))
+    assert everybody.exit_code == 1
+    assert "submitted/kim.zip is in no student's folder" in everybody.stdout
+    assert (one.exit_code, "kim.zip" in one.stdout) == (0, False)
+
+
 # --- through the commands ---
 
 
@@ -706,6 +731,8 @@ def graded(
     put(top / "bob" / ASSIGNMENT / "timestamp.txt", b"2026-01-02 18:00:00 KST")
     put(top / os.fsdecode("이순신".encode("cp949")) / ASSIGNMENT / BOOK, work())
     put(top / "eve " / ASSIGNMENT / BOOK, work())
+    put(top / "kim.zip", zipped({BOOK: work()}))
+    put(top / "README.md", b"words")
     return course
 
 
@@ -724,9 +751,12 @@ def test_everybody_is_graded_or_refused_by_himself(graded: CourseCopy) -> None:
         "ada: this notebook was not found in what was handed in: report.docx",
         "as Korean Windows writes names it is 이순신: rename the folder",
         "eve: the name of the folder, 'eve ', begins or ends with a space: rename it",
+        f"submitted/kim.zip is in no student's folder, so it is not graded: move it to "
+        f"submitted/STUDENT/{ASSIGNMENT}/, or unpack",
         "ada: timestamp.txt has a time zone that is not known (2026-01-02 18:00:00 XYZ)",
     ):
         assert said in " ".join(done.stdout.split()), said
+    assert "README" not in done.stdout
     assert graded.notebook("ada", FILTERS)["status"] == "not found"
     assert graded.notebook("bob", NOTEBOOKS[1])["status"] == "missing"
     assert set(graded.recorded()) == {"ada", *STUDENTS}

@@ -19,7 +19,8 @@ from autograder.errors import printable
 ADDED = ("timestamp.txt", "submission_secret.txt")  # added by nbgrader; not the student's work
 # Folders that editors, tools and operating systems make; hidden ones are skipped too.
 MADE = frozenset({"__macosx", "__pycache__", "node_modules", "site-packages", "$recycle.bin"})
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "results.json"})
+# Files that operating systems, and this kit, put among the student's.
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "results.json"})
 _PACKED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".alz", ".egg")
 KERAS = (".keras", ".h5", ".hdf5")  # suffixes of Keras model files
 ENVIRONMENT = "pyvenv.cfg"  # marks a virtual environment, whatever its name
@@ -317,7 +318,7 @@ def _rest(
     rest = []
     for path, size in sizes.items():
         name = os.path.basename(path)
-        if name in known or name.casefold() in _CLUTTER or name.startswith(".") or not size:
+        if name in known or name.casefold() in CLUTTER or name.startswith(".") or not size:
             continue
         if served.get(path):
             if named(path, names) == notebook:  # its name, but another's cells
