@@ -577,8 +577,37 @@ def test_an_archive_that_cannot_be_opened_is_said_to_be_so(
     "name",
     ["/etc/evil.py", "../evil.py", "a/../../evil.py", "C:/evil.py", "..\\evil.py", "a//b.py"],
 )
-def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path, place: Sandbox, name: str) -> None:
+def test_what_leads_out_of_an_archive_is_taken_by_its_last_name(
+    tmp_path: Path, place: Sandbox, name: str
+) -> None:
+    folder = tmp_path / "submitted"
+    put(folder / "hw.zip", zipped({name: b"evil", BOOK: work()}))
+    assert laid(folder, place)[0] == {BOOK: work(), name.replace("\\", "/").split("/")[-1]: b"evil"}
+    assert list(tmp_path.iterdir()) == [folder]
+    put(folder / "hw.zip", zipped({"evil.py": b"good", name: b"evil", BOOK: work()}))
+    if name.endswith("evil.py"):
+        assert laid(folder, place)[0] == {BOOK: work(), "evil.py": b"good"}
+
+
+@pytest.mark.parametrize("name", ["../C.py:", f"../{'x' * 300}.py"])
+def test_a_name_in_an_archive_that_is_no_name_is_left_out(
+    tmp_path: Path, place: Sandbox, name: str
+) -> None:
     put(tmp_path / "hw.zip", zipped({name: b"evil", BOOK: work()}))
+    assert laid(tmp_path, place)[0] == {BOOK: work()}
+
+
+def test_a_notebook_is_found_whose_name_in_an_archive_begins_at_a_drive(
+    tmp_path: Path, place: Sandbox
+) -> None:
+    put(tmp_path / "hw.zip", zipped({f"C:\\Users\\kim\\{BOOK}": work()}))
+    assert laid(tmp_path, place)[0] == {BOOK: work()}
+
+
+def test_what_tools_made_does_not_count_in_an_archive(tmp_path: Path, place: Sandbox) -> None:
+    folders = (".venv/lib", "hw/node_modules", "hw/__pycache__", "hw/env/lib", "/tmp/.git")
+    made = {f"{folders[n % 5]}/{n}.py": b"" for n in range(6000)}
+    put(tmp_path / "hw.zip", zipped({**made, "hw/env/pyvenv.cfg": b"", f"hw/{BOOK}": work()}))
     assert laid(tmp_path, place)[0] == {BOOK: work()}
 
 

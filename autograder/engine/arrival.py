@@ -284,6 +284,8 @@ def _members(data: bytes, words: list[str], sandbox: Sandbox) -> Iterator[tuple[
         "size": len(data),
         "words": words,
         "spare": list(SPARE),
+        "skipped": sorted(finding.MADE),
+        "environment": finding.ENVIRONMENT,
     }
     try:
         answer = ask(sandbox, "archive", question, limits=LIMITS, seconds=SECONDS)
