@@ -217,7 +217,10 @@ def reasons(results: list[SubmissionResult], remarks: list[str], console: Consol
         whole = {notebook.reason for notebook in result.notebooks if notebook.status != "graded"}
         alone = whole if len(whole) == 1 and len(result.notebooks) > 1 else set()
         if alone and all(notebook.reason in alone for notebook in result.notebooks):
-            console.print(f"{result.student}: {whole.pop()}", markup=False)
+            ways = {notebook.found for notebook in result.notebooks}
+            shared = ways if len(ways) == 1 else set()
+            for said in filter(None, [*shared, *whole]):
+                console.print(f"{result.student}: {said}", markup=False)
             continue
         for notebook in result.notebooks:
             for said in filter(None, [notebook.found, notebook.reason, *notebook.raised]):

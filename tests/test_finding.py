@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from rich.console import Console
 from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, solution_cells, source
 from typer.testing import CliRunner
 
@@ -25,10 +26,11 @@ from autograder.engine.arrival import Release, laid_out, look, needs_archives, s
 from autograder.engine.files import read_regular
 from autograder.engine.finding import Finding, alike, named, plain
 from autograder.engine.notebook import grade_id, solved
+from autograder.engine.results import NotebookResult, SubmissionResult
 from autograder.engine.sandbox import Sandbox, sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import CannotGrade, UserError
-from autograder.grading import Plan
+from autograder.grading import Plan, reasons
 from autograder.kernel import archive
 
 RELEASE = ROOT / "release" / ASSIGNMENT
@@ -361,6 +363,32 @@ def test_what_may_be_meant_for_a_notebook_that_was_not_found_is_named(
     for name in files:
         put(tmp_path / name, b"something")
     assert found(tmp_path, patterns=CHECKPOINT).rest == rest
+
+
+@pytest.mark.parametrize("kind", ["7z", "rar", "tar", "tar.gz", "tgz", "egg", "alz", "xz", "bz2"])
+def test_an_archive_of_another_kind_is_said_to_stay_closed(tmp_path: Path, kind: str) -> None:
+    said = (
+        "is an archive of a kind that is not opened here: hand in a .zip, or the files themselves"
+    )
+    put(tmp_path / f"work.{kind}", b"something")
+    assert found(tmp_path).said == (f"work.{kind} {said}",)
+    assert found(tmp_path).rest == (f"work.{kind}",)
+    put(tmp_path / BOOK, work())
+    assert found(tmp_path).said == ()
+    assert found(tmp_path, patterns=CHECKPOINT).said == (f"work.{kind} {said}",)
+    put(tmp_path / "more.7z", b"something")
+    assert "are archives of a kind" in found(tmp_path, patterns=CHECKPOINT).said[0]
+
+
+def test_a_remark_that_all_notebooks_share_is_shown_with_their_reason() -> None:
+    def shown(*found: str) -> str:
+        results = [NotebookResult(name, "not found", "no", found=name) for name in found]
+        console = Console(file=io.StringIO(), width=100)
+        reasons([SubmissionResult("ada", ASSIGNMENT, results)], [], console)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    assert shown("x.7z is closed", "x.7z is closed") == "ada: x.7z is closed\nada: no\n"
+    assert shown("", "") == "ada: no\n"
 
 
 # --- hard links ---

@@ -188,8 +188,28 @@ def find(
     filled = all(_filled(p, files, sizes) for p in lacking)
     complete = bool(mine) and chosen.changed and filled
     rest = () if mine else _rest(notebook, names, patterns, sizes, candidates, given)
+    if not complete:
+        said += _closed(sizes, {*ADDED, *given})
     instead = () if filled else tuple(sorted(path for path in sizes if _in_keras(path)))
     return Finding(files, tuple(said), complete, rest, instead)
+
+
+def _closed(paths: Iterable[str], known: Collection[str]) -> list[str]:
+    """A remark on archives that are not opened, if there are any."""
+    names = ((path, os.path.basename(path)) for path in paths)
+    closed = sorted(
+        path
+        for path, name in names
+        if plain(name).endswith(_PACKED)
+        and not is_archive(path)
+        and not name.startswith(".")
+        and name not in known
+    )
+    if not closed:
+        return []
+    what = "is an archive" if len(closed) == 1 else "are archives"
+    said = f"{listed(closed)} {what} of a kind that is not opened here"
+    return [f"{said}: hand in a .zip, or the files themselves"]
 
 
 def _serves(candidate: Candidate, names: Collection[str]) -> str | None:
