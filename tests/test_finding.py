@@ -154,6 +154,41 @@ def test_its_cells_tell_what_a_notebook_is(tmp_path: Path) -> None:
     assert one.said == (f"hw.ipynb was taken for {BOOK}, by its cells",)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(FILTERS, "notebook", "notes.txt", f"{FILTERS}.html", "sub/work.odd"),
+        *(f"{BOOK}{end}" for end in ("~", ".bak", ".crdownload", ".orig")),
+    ],
+)
+def test_its_cells_tell_what_a_file_of_any_name_is(tmp_path: Path, name: str) -> None:
+    for number in range(60):
+        put(tmp_path / "data" / f"{number}.csv", b"1, 2")
+    put(tmp_path / name, b"\xef\xbb\xbf\n " + work())
+    put(tmp_path / f"{NOTEBOOKS[1]}.ipynb", work(NOTEBOOKS[1]))
+    one = found(tmp_path)
+    assert one.files == {BOOK: name}
+    assert one.said == (f"{name} was taken for {BOOK}, by its cells",)
+    put(tmp_path / BOOK, work(), minutes=5)
+    assert found(tmp_path).said == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (f"{FILTERS}.html", b"<!DOCTYPE html><html>" + work()),
+        (f"{FILTERS}.py", work()),
+        ("notes", b'{"a": 1}'),
+    ],
+)
+def test_an_export_or_other_json_is_not_taken_for_a_notebook(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    put(tmp_path / name, data)
+    one = found(tmp_path, patterns=CHECKPOINT)
+    assert (one.files, one.rest) == ({}, (name,))
+
+
 def test_its_text_tells_what_a_notebook_is_that_lost_its_ids(tmp_path: Path) -> None:
     book = nbformat.reads(work().decode(), as_version=4)
     for cell in book.cells:

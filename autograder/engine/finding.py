@@ -23,6 +23,7 @@ MADE = frozenset({"__macosx", "__pycache__", "node_modules", "site-packages", "$
 CLUTTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "results.json"})
 _PACKED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".alz", ".egg")
 KERAS = (".keras", ".h5", ".hdf5")  # suffixes of Keras model files
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg", ".heic", ".pdf")
 ENVIRONMENT = "pyvenv.cfg"  # marks a virtual environment, whatever its name
 # Text that copying and downloading add to a name.
 _COPY = re.compile(
@@ -123,6 +124,18 @@ def may_be_notebook(path: str) -> bool:
     )
 
 
+def may_hold_cells(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a file may be a notebook although its name does not say so."""
+    name = os.path.basename(path)
+    other = (".py", *_PACKED, *KERAS, *_PICTURES)
+    return not (
+        name.startswith(".")
+        or may_be_notebook(path)
+        or plain(name).endswith(other)
+        or is_needed(name, patterns)
+    )
+
+
 def is_archive(path: str) -> bool:
     """Whether a file is a zip archive by its name."""
     name = os.path.basename(path)
@@ -163,7 +176,7 @@ def find(
     given: names of the release's other files.
     """
     target = f"{notebook}.ipynb"
-    mine = [c for c in candidates if _serves(c, names) == notebook]
+    mine = [c for c in candidates if serves(c, names) == notebook]
     files: dict[str, str] = {}
     said: list[str] = []
     base = ""
@@ -212,7 +225,7 @@ def _closed(paths: Iterable[str], known: Collection[str]) -> list[str]:
     return [f"{said}: hand in a .zip, or the files themselves"]
 
 
-def _serves(candidate: Candidate, names: Collection[str]) -> str | None:
+def serves(candidate: Candidate, names: Collection[str]) -> str | None:
     """The notebook that a file is: by its cells or, failing that, by its name."""
     return candidate.of or named(candidate.path, names)
 
@@ -330,7 +343,7 @@ def _rest(
     those that can hold a notebook.  A module does not count as found: it may be the notebook,
     exported.
     """
-    served = {c.path: _serves(c, names) for c in candidates}
+    served = {c.path: serves(c, names) for c in candidates}
     found = any(served.values()) or any(
         is_needed(path, patterns) and not path.endswith(".py") for path in sizes
     )
