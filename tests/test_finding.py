@@ -495,6 +495,16 @@ def test_an_archive_is_opened_for_what_is_not_beside_it(tmp_path: Path, place: S
     )
 
 
+@pytest.mark.parametrize("name", [FILTERS, "notebook", f"{FILTERS}.bak"])
+def test_its_cells_tell_what_a_file_in_an_archive_is(
+    tmp_path: Path, place: Sandbox, name: str
+) -> None:
+    put(tmp_path / "hw.zip", zipped({f"x/{name}": work(), "data.csv": b"1, 2"}))
+    files, how = laid(tmp_path, place)
+    assert files == {BOOK: work()}
+    assert how.said[1] == f"hw.zip/x/{name} was taken for {BOOK}, by its cells"
+
+
 def test_work_in_an_archive_counts_beside_an_untouched_notebook(
     tmp_path: Path, place: Sandbox
 ) -> None:

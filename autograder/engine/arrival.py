@@ -7,7 +7,6 @@ unpacked in the sandbox.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import functools
 import json
@@ -33,7 +32,7 @@ from autograder.engine.reading import SIZE_LIMIT
 from autograder.engine.sandbox import Sandbox
 from autograder.engine.submission import CHECKPOINT_LIMIT
 from autograder.errors import CannotGrade, GraderFault, printable
-from autograder.kernel.archive import eights, is_inside
+from autograder.kernel.archive import START, begins_like_json, eights, is_inside
 from autograder.kernel.child import GB, Limits
 
 MOST = 20_000  # files and folders to look at
@@ -365,7 +364,7 @@ def _candidates(arrived: Arrived, release: Release) -> list[Candidate]:
     if any(one.whole and finding.serves(one, names) == release.notebook for one in found):
         return found
     others = [path for path in files if finding.may_hold_cells(path, release.patterns)]
-    for path in [path for path in others[:STARTS] if _begins_like_json(arrived, path)][:NOTEBOOKS]:
+    for path in [path for path in others[:STARTS] if _may_begin(arrived, path)][:NOTEBOOKS]:
         one = _candidate(arrived, release, path)
         if one is not None and one.of is not None:
             found.append(one)
@@ -397,17 +396,16 @@ def _root(arrived: Arrived, path: str) -> Path:
     return root
 
 
-def _begins_like_json(arrived: Arrived, path: str) -> bool:
-    """Whether a file begins with a brace, after a byte order mark and white space."""
+def _may_begin(arrived: Arrived, path: str) -> bool:
+    """Whether a file begins as a notebook does."""
     if arrived.all[path].size > SIZE_LIMIT:
         return False
     root, own_links = _root(arrived, path), path in arrived.files
     try:
-        start = start_of(root, path, 64, SIZE_LIMIT, own_links)
+        start = start_of(root, path, START, SIZE_LIMIT, own_links)
     except (CannotGrade, FileNotFoundError):
         return False
-    marks = codecs.BOM_UTF16_LE + codecs.BOM_UTF16_BE + codecs.BOM_UTF8
-    return start.lstrip(marks + b"\0 \t\r\n").startswith(b"{")
+    return begins_like_json(start)
 
 
 def _changed(path: Path) -> tuple[int, int]:

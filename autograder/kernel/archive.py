@@ -8,6 +8,7 @@ archive, keeps only the last part of its name.
 from __future__ import annotations
 
 import calendar
+import codecs
 import io
 import re
 import socket
@@ -23,6 +24,7 @@ MEMBERS = 5000  # members allowed in an archive
 UNPACKED = 200 << 20  # bytes unpacked in total
 RATIO = 200  # unpacked to packed size of a member, beyond `UNSUSPICIOUS` bytes
 UNSUSPICIOUS = 10 << 20
+START = 64  # bytes that tell whether a file may be a notebook
 _CHUNK = 1 << 20
 _UTF8 = 0x800
 _LOCKED = 0x1
@@ -98,6 +100,23 @@ def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: int) -> byt
     return b"".join(parts)
 
 
+def begins_like_json(start: bytes) -> bool:
+    """Whether a file with this start begins with a brace, after a mark and white space."""
+    marks = codecs.BOM_UTF16_LE + codecs.BOM_UTF16_BE + codecs.BOM_UTF8
+    return start.lstrip(marks + b"\0 \t\r\n").startswith(b"{")
+
+
+def _may_hold_cells(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether a member begins as a notebook does, whatever its name."""
+    if member.flag_bits & _LOCKED:
+        return False
+    try:
+        with archive.open(member) as file:
+            return begins_like_json(file.read(START))
+    except Exception:  # zipfile and the decompressors have many kinds
+        return False
+
+
 def opened(file: io.BufferedIOBase) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     """An archive, and its members that are files inside it.  Raises Unreadable."""
     try:
@@ -151,7 +170,7 @@ def unpacked(
 
     words: a member is wanted if its name, in lower case, contains one of these.
     spare: a member whose name contains one of these comes last, and is left out if it is unreadable
-        or too large.
+        or too large; so does one that begins as a notebook does.
     skipped: folders of these names, in lower case, and hidden ones do not count.
     environment: nor does a folder that holds a file of this name.
 
@@ -171,7 +190,7 @@ def unpacked(
     room = UNPACKED
     for name, member in sorted(members.items(), key=lambda one: not _wanted(one[0], words)):
         wanted = _wanted(name, words)
-        if not wanted and not _wanted(name, spare):
+        if not (wanted or _wanted(name, spare) or _may_hold_cells(archive, member)):
             continue
         try:
             text = content(archive, member, room)
