@@ -285,6 +285,18 @@ def test_links_are_left_out(course: Course, tmp_path: Path) -> None:
     assert files(course, "ada") == {"mine.py": b"x"}
 
 
+@pytest.mark.parametrize("name", [f"{'x' * 300}/{BOOK}", f"ada/{'한' * 90}.py", "a/" * 1600 + "x"])
+def test_a_name_that_is_too_long_is_said_to_be_so(
+    course: Course, tmp_path: Path, name: str
+) -> None:
+    source = archive(tmp_path / "c.zip", {name: b"one", f"ada/{BOOK}": b"two"})
+    found = done(course, source, "folders")
+    assert files(course, "ada") == {BOOK: b"two"}
+    assert [said.partition(": ")[2] for said in found.left_out] == [
+        "its name is too long; shorten it in the archive, or copy the file by hand"
+    ]
+
+
 def test_a_bomb_costs_its_owner_one_file(course: Course, tmp_path: Path) -> None:
     inside = {f"{WHO}/bomb.ipynb": bytes(30 << 20), f"{WHO}/{BOOK}": b"good"}
     path = tmp_path / "c.zip"

@@ -24,6 +24,8 @@ MEMBERS = 5000  # members allowed in an archive
 UNPACKED = 200 << 20  # bytes unpacked in total
 RATIO = 200  # unpacked to packed size of a member, beyond `UNSUSPICIOUS` bytes
 UNSUSPICIOUS = 10 << 20
+LONGEST_PART = 256  # bytes of a file's or folder's name, which must be shorter
+LONGEST_PATH = 3000
 START = 64  # bytes that tell whether a file may be a notebook
 _CHUNK = 1 << 20
 _UTF8 = 0x800
@@ -56,10 +58,16 @@ def is_inside(name: str) -> bool:
     return (
         bool(parts[-1])
         and not re.search("[\0\ud800-\udfff]", name)
+        and not is_too_long(name)
         and not any(part.endswith(":") for part in parts)
-        and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in parts)
-        and len(name.encode()) < 3000
+        and all(part not in ("", ".", "..") for part in parts)
     )
+
+
+def is_too_long(name: str) -> bool:
+    """Whether no file system takes a member's name, or a part of it."""
+    raw = name.encode("utf-8", "surrogatepass")
+    return len(raw) >= LONGEST_PATH or any(len(part) >= LONGEST_PART for part in raw.split(b"/"))
 
 
 def is_file(member: zipfile.ZipInfo) -> bool:

@@ -307,13 +307,19 @@ def _members(source: Path, stack: contextlib.ExitStack, done: Collected) -> list
     accepted = {id(member) for member in inside}
     for member in archive.infolist():
         if not member.is_dir() and id(member) not in accepted:
-            where = printable(zips.name_of(member), 120)
-            done.left_out.append(f"{where}: it is a link, or leads out of the archive")
+            done.left_out.append(f"{printable(zips.name_of(member), 120)}: {_why_not(member)}")
     return [
         Member(name, zips.modified(member), _from_zip(archive, member))
         for member in inside
         if not _is_made(name := zips.name_of(member))
     ]
+
+
+def _why_not(member: ZipInfo) -> str:
+    """Why a member is not accepted."""
+    if zips.is_file(member) and zips.is_too_long(zips.name_of(member)):
+        return "its name is too long; shorten it in the archive, or copy the file by hand"
+    return "it is a link, or leads out of the archive"
 
 
 def _is_made(path: str) -> bool:
