@@ -88,7 +88,7 @@ def grade(
 ) -> None:
     """Grade submissions and record them in the gradebook."""
     from autograder.engine.pool import Engine
-    from autograder.grading import Plan, grade_class, reasons, untimed
+    from autograder.grading import Plan, astray, grade_class, reasons, untimed
     from autograder.record.copies import report_copies
 
     plan = Plan.of(Course.at(course), assignment, student or [])
@@ -96,11 +96,13 @@ def grade(
     engine = Engine(plan.course, jobs, run_student_code_unconfined, scheduler)
     with engine, plan.view().on(shown) as view:
         results = grade_class(plan, engine, view, force)
-    reasons(results, [*untimed(plan), *report_copies(plan.course, assignment)], shown)
+    strays = [] if student else astray(plan.course, assignment)
+    copies = report_copies(plan.course, assignment)
+    reasons(results, [*untimed(plan), *copies, *strays], shown)
     if json_:
         print(json.dumps([result.to_json() for result in results], ensure_ascii=False))
     failed = any(n.status in ("failed", "not found") for r in results for n in r.notebooks)
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed or strays else 0)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.checks import Setup
-from autograder.engine.finding import ADDED, alike, named, passed_over, same_letters
+from autograder.engine.finding import ADDED, CLUTTER, alike, named, passed_over, same_letters
 from autograder.errors import UserError, nearest, printable
 
 LONGEST_NAME = 200  # bytes of a student's name, to which file names add something
@@ -123,6 +123,21 @@ class Course:
             found.add(name if same in known else same)
         return sorted(found)
 
+    def strays(self) -> list[str]:
+        """Names of the files that lie in `submitted/` itself, in no student's folder, sorted.
+
+        Hidden files, read-me files and those that operating systems add are no work.
+        """
+        try:
+            names = [e.name for e in os.scandir(self.root / "submitted") if not e.is_dir()]
+        except OSError:
+            return []
+        return sorted(
+            name
+            for name in names
+            if not name.casefold().startswith((".", "readme")) and name.casefold() not in CLUTTER
+        )
+
     def odd_name(self, student: str) -> str:
         """Why nothing can be recorded for a student of this name, and what to do; "" if it can."""
         try:
@@ -138,6 +153,8 @@ class Course:
             return "the name of the folder is in no known letters: rename the folder"
         if len(os.fsencode(student)) > LONGEST_NAME:
             return f"the name of the folder is longer than {LONGEST_NAME} bytes: rename it"
+        if student != student.strip():  # nbgrader strips ids, and would then find no folder
+            return f"the name of the folder, {student!r}, begins or ends with a space: rename it"
         if not student.isprintable():
             return "the name of the folder holds a line break or control character: rename it"
         if student != same_letters(student):

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from autograder.course import Course, check_name, write_whole
-from autograder.engine.finding import same_letters
+from autograder.engine.finding import is_archive, listed, same_letters
 from autograder.engine.grade import Graded, Job, cache_key, cannot_grade
 from autograder.engine.pool import Engine, one_run
 from autograder.engine.results import NotebookResult, SubmissionResult
@@ -107,7 +107,7 @@ class Plan:
                 raise UserError(f"{student} has handed in nothing for {assignment}{who}")
         chosen = list(dict.fromkeys(students)) or present
         if not chosen:
-            raise UserError(f"nobody has handed in {assignment}: submitted/ holds nothing for it")
+            raise UserError(_nobody(course, assignment))
         return cls(course, assignment, chosen, notebooks)
 
     def view(self) -> View:
@@ -217,13 +217,41 @@ def reasons(results: list[SubmissionResult], remarks: list[str], console: Consol
         whole = {notebook.reason for notebook in result.notebooks if notebook.status != "graded"}
         alone = whole if len(whole) == 1 and len(result.notebooks) > 1 else set()
         if alone and all(notebook.reason in alone for notebook in result.notebooks):
-            console.print(f"{result.student}: {whole.pop()}", markup=False)
+            ways = {notebook.found for notebook in result.notebooks}
+            shared = ways if len(ways) == 1 else set()
+            for said in filter(None, [*shared, *whole]):
+                console.print(f"{result.student}: {said}", markup=False)
             continue
         for notebook in result.notebooks:
             for said in filter(None, [notebook.found, notebook.reason, *notebook.raised]):
                 console.print(f"{result.student}, {notebook.name}: {said}", markup=False)
     for line in remarks:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def astray(course: Course, assignment: str) -> list[str]:
+    """A line for each file that lies in `submitted/` itself, where it is nobody's work."""
+    lines = []
+    for name in course.strays():
+        place = f"move it to submitted/STUDENT/{assignment}/"
+        if is_archive(name):
+            place += f", or unpack a class's archive with `autograder collect {assignment}`"
+        where = printable(f"submitted/{name}")
+        lines.append(f"{where} is in no student's folder, so it is not graded: {place}")
+    return lines
+
+
+def _nobody(course: Course, assignment: str) -> str:
+    """That there is nothing to grade; if files lie where they are nobody's, which ones."""
+    said = f"nobody has handed in {assignment}: submitted/ holds "
+    paths = [f"submitted/{name}" for name in course.strays()]
+    if not paths:
+        return f"{said}nothing for it"
+    return (
+        f"{said}no student's folder for it, only {listed(paths)}; move files to "
+        f"submitted/STUDENT/{assignment}/, or unpack a class's archive with "
+        f"`autograder collect {assignment}`"
+    )
 
 
 def untimed(plan: Plan) -> list[str]:

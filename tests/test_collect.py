@@ -184,6 +184,58 @@ def test_a_number_of_the_platform_tells_two_of_one_name_apart(
     assert files(course, "kim2@uni.kr") == {BOOK: b"21"}
 
 
+KIM = "First name,Last name,Username\nMinsu,Kim,kimms\nAda,Lovelace,ada\n"
+KIMS = {
+    "moodle": [f"Kim Minsu_{n}_assignsubmission_file_/{BOOK}" for n in (1, 2)],
+    "canvas": [f"kimminsu_{n}_500{n}_{BOOK}" for n in (1, 2)],
+    "folders": [f"{name}/{BOOK}" for name in ("Kim Minsu", "kimms")],
+}
+ADA = {
+    "moodle": f"Ada Lovelace_3_assignsubmission_file_/{BOOK}",
+    "canvas": f"adalovelace_3_5003_{BOOK}",
+    "folders": f"ada/{BOOK}",
+}
+
+
+@pytest.mark.parametrize("platform", ["moodle", "canvas", "folders"])
+def test_two_who_would_be_one_student_are_named_and_nothing_of_them_is_written(
+    course: Course, tmp_path: Path, platform: Platform
+) -> None:
+    inside = {name: name.encode() for name in [*KIMS[platform], ADA[platform]]}
+    found = done(course, archive(tmp_path / "c.zip", inside), platform, KIM)
+    assert found.found == ["ada"]
+    assert len(found.unmatched) == 2
+    assert all("(would be kimms, but so would " in said for said in found.unmatched)
+    assert not course.submitted("kimms", ASSIGNMENT).exists()
+    assert not found.complete
+
+
+def test_two_folders_without_a_roster_are_not_mixed(course: Course, tmp_path: Path) -> None:
+    inside = {f"kim/{BOOK}": b"one", f"kim /{BOOK}": b"two"}
+    found = done(course, archive(tmp_path / "c.zip", inside), "folders")
+    assert found.found == []
+    assert len(found.unmatched) == 2
+
+
+def test_who_is_known_by_a_number_is_matched_beside_a_namesake(
+    course: Course, tmp_path: Path
+) -> None:
+    roster = "Identifier,Full name,Email address\nParticipant 1,Kim Minsu,kim@uni.kr\n"
+    inside = {name: name.encode() for name in KIMS["moodle"]}
+    found = done(course, archive(tmp_path / "c.zip", inside), "moodle", roster)
+    assert files(course, "kim@uni.kr") == {BOOK: KIMS["moodle"][0].encode()}
+    assert found.unmatched == ["Kim Minsu 2 (would be kim@uni.kr, but so would Kim Minsu 1)"]
+
+
+def test_of_two_files_with_one_name_one_is_said_to_be_left_out(
+    course: Course, tmp_path: Path
+) -> None:
+    inside = {f"ada_3_5001_{BOOK}": b"one", f"ada_3_5002_{BOOK}": b"two"}
+    found = done(course, archive(tmp_path / "c.zip", inside), "canvas")
+    assert files(course, "ada") == {BOOK: b"two"}
+    assert found.left_out == [f"ada_3_5001_{BOOK}: another file has this name"]
+
+
 def test_without_a_roster_students_are_called_as_the_platform_calls_them(
     course: Course, tmp_path: Path
 ) -> None:
@@ -231,6 +283,18 @@ def test_links_are_left_out(course: Course, tmp_path: Path) -> None:
     (folder / "mine.py").write_bytes(b"x")
     done(course, tmp_path / "class", "folders")
     assert files(course, "ada") == {"mine.py": b"x"}
+
+
+@pytest.mark.parametrize("name", [f"{'x' * 300}/{BOOK}", f"ada/{'한' * 90}.py", "a/" * 1600 + "x"])
+def test_a_name_that_is_too_long_is_said_to_be_so(
+    course: Course, tmp_path: Path, name: str
+) -> None:
+    source = archive(tmp_path / "c.zip", {name: b"one", f"ada/{BOOK}": b"two"})
+    found = done(course, source, "folders")
+    assert files(course, "ada") == {BOOK: b"two"}
+    assert [said.partition(": ")[2] for said in found.left_out] == [
+        "its name is too long; shorten it in the archive, or copy the file by hand"
+    ]
 
 
 def test_a_bomb_costs_its_owner_one_file(course: Course, tmp_path: Path) -> None:

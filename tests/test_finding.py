@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -15,16 +16,21 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from rich.console import Console
 from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, solution_cells, source
+from typer.testing import CliRunner
 
+from autograder.cli import app
 from autograder.course import Course
 from autograder.engine.arrival import Release, laid_out, look, needs_archives, survey
 from autograder.engine.files import read_regular
 from autograder.engine.finding import Finding, alike, named, plain
 from autograder.engine.notebook import grade_id, solved
+from autograder.engine.results import NotebookResult, SubmissionResult
 from autograder.engine.sandbox import Sandbox, sandbox
 from autograder.engine.warm import WarmInterpreter
-from autograder.errors import CannotGrade
+from autograder.errors import CannotGrade, UserError
+from autograder.grading import Plan, reasons
 from autograder.kernel import archive
 
 RELEASE = ROOT / "release" / ASSIGNMENT
@@ -146,6 +152,41 @@ def test_its_cells_tell_what_a_notebook_is(tmp_path: Path) -> None:
     one = found(tmp_path)
     assert one.files == {BOOK: "hw.ipynb"}
     assert one.said == (f"hw.ipynb was taken for {BOOK}, by its cells",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(FILTERS, "notebook", "notes.txt", f"{FILTERS}.html", "sub/work.odd"),
+        *(f"{BOOK}{end}" for end in ("~", ".bak", ".crdownload", ".orig")),
+    ],
+)
+def test_its_cells_tell_what_a_file_of_any_name_is(tmp_path: Path, name: str) -> None:
+    for number in range(60):
+        put(tmp_path / "data" / f"{number}.csv", b"1, 2")
+    put(tmp_path / name, b"\xef\xbb\xbf\n " + work())
+    put(tmp_path / f"{NOTEBOOKS[1]}.ipynb", work(NOTEBOOKS[1]))
+    one = found(tmp_path)
+    assert one.files == {BOOK: name}
+    assert one.said == (f"{name} was taken for {BOOK}, by its cells",)
+    put(tmp_path / BOOK, work(), minutes=5)
+    assert found(tmp_path).said == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (f"{FILTERS}.html", b"<!DOCTYPE html><html>" + work()),
+        (f"{FILTERS}.py", work()),
+        ("notes", b'{"a": 1}'),
+    ],
+)
+def test_an_export_or_other_json_is_not_taken_for_a_notebook(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    put(tmp_path / name, data)
+    one = found(tmp_path, patterns=CHECKPOINT)
+    assert (one.files, one.rest) == ({}, (name,))
 
 
 def test_its_text_tells_what_a_notebook_is_that_lost_its_ids(tmp_path: Path) -> None:
@@ -359,6 +400,32 @@ def test_what_may_be_meant_for_a_notebook_that_was_not_found_is_named(
     assert found(tmp_path, patterns=CHECKPOINT).rest == rest
 
 
+@pytest.mark.parametrize("kind", ["7z", "rar", "tar", "tar.gz", "tgz", "egg", "alz", "xz", "bz2"])
+def test_an_archive_of_another_kind_is_said_to_stay_closed(tmp_path: Path, kind: str) -> None:
+    said = (
+        "is an archive of a kind that is not opened here: hand in a .zip, or the files themselves"
+    )
+    put(tmp_path / f"work.{kind}", b"something")
+    assert found(tmp_path).said == (f"work.{kind} {said}",)
+    assert found(tmp_path).rest == (f"work.{kind}",)
+    put(tmp_path / BOOK, work())
+    assert found(tmp_path).said == ()
+    assert found(tmp_path, patterns=CHECKPOINT).said == (f"work.{kind} {said}",)
+    put(tmp_path / "more.7z", b"something")
+    assert "are archives of a kind" in found(tmp_path, patterns=CHECKPOINT).said[0]
+
+
+def test_a_remark_that_all_notebooks_share_is_shown_with_their_reason() -> None:
+    def shown(*found: str) -> str:
+        results = [NotebookResult(name, "not found", "no", found=name) for name in found]
+        console = Console(file=io.StringIO(), width=100)
+        reasons([SubmissionResult("ada", ASSIGNMENT, results)], [], console)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    assert shown("x.7z is closed", "x.7z is closed") == "ada: x.7z is closed\nada: no\n"
+    assert shown("", "") == "ada: no\n"
+
+
 # --- hard links ---
 
 
@@ -426,6 +493,16 @@ def test_an_archive_is_opened_for_what_is_not_beside_it(tmp_path: Path, place: S
         f"hw.zip/ch4-cnn/{BOOK} was taken for {BOOK}",
         "hw.zip/ch4-cnn/checkpoint.txt was taken for checkpoint",
     )
+
+
+@pytest.mark.parametrize("name", [FILTERS, "notebook", f"{FILTERS}.bak"])
+def test_its_cells_tell_what_a_file_in_an_archive_is(
+    tmp_path: Path, place: Sandbox, name: str
+) -> None:
+    put(tmp_path / "hw.zip", zipped({f"x/{name}": work(), "data.csv": b"1, 2"}))
+    files, how = laid(tmp_path, place)
+    assert files == {BOOK: work()}
+    assert how.said[1] == f"hw.zip/x/{name} was taken for {BOOK}, by its cells"
 
 
 def test_work_in_an_archive_counts_beside_an_untouched_notebook(
@@ -573,8 +650,37 @@ def test_an_archive_that_cannot_be_opened_is_said_to_be_so(
     "name",
     ["/etc/evil.py", "../evil.py", "a/../../evil.py", "C:/evil.py", "..\\evil.py", "a//b.py"],
 )
-def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path, place: Sandbox, name: str) -> None:
+def test_what_leads_out_of_an_archive_is_taken_by_its_last_name(
+    tmp_path: Path, place: Sandbox, name: str
+) -> None:
+    folder = tmp_path / "submitted"
+    put(folder / "hw.zip", zipped({name: b"evil", BOOK: work()}))
+    assert laid(folder, place)[0] == {BOOK: work(), name.replace("\\", "/").split("/")[-1]: b"evil"}
+    assert list(tmp_path.iterdir()) == [folder]
+    put(folder / "hw.zip", zipped({"evil.py": b"good", name: b"evil", BOOK: work()}))
+    if name.endswith("evil.py"):
+        assert laid(folder, place)[0] == {BOOK: work(), "evil.py": b"good"}
+
+
+@pytest.mark.parametrize("name", ["../C.py:", f"../{'x' * 300}.py"])
+def test_a_name_in_an_archive_that_is_no_name_is_left_out(
+    tmp_path: Path, place: Sandbox, name: str
+) -> None:
     put(tmp_path / "hw.zip", zipped({name: b"evil", BOOK: work()}))
+    assert laid(tmp_path, place)[0] == {BOOK: work()}
+
+
+def test_a_notebook_is_found_whose_name_in_an_archive_begins_at_a_drive(
+    tmp_path: Path, place: Sandbox
+) -> None:
+    put(tmp_path / "hw.zip", zipped({f"C:\\Users\\kim\\{BOOK}": work()}))
+    assert laid(tmp_path, place)[0] == {BOOK: work()}
+
+
+def test_what_tools_made_does_not_count_in_an_archive(tmp_path: Path, place: Sandbox) -> None:
+    folders = (".venv/lib", "hw/node_modules", "hw/__pycache__", "hw/env/lib", "/tmp/.git")
+    made = {f"{folders[n % 5]}/{n}.py": b"" for n in range(6000)}
+    put(tmp_path / "hw.zip", zipped({**made, "hw/env/pyvenv.cfg": b"", f"hw/{BOOK}": work()}))
     assert laid(tmp_path, place)[0] == {BOOK: work()}
 
 
@@ -670,6 +776,9 @@ def test_two_folders_for_one_name_are_said_to_be_so(tmp_path: Path) -> None:
         ("[x](y)<b>", ""),
         ("{0}", ""),
         ("two\nlines", "line break"),
+        ("trailing ", "begins or ends with a space: rename it"),
+        (" leading", "begins or ends with a space: rename it"),
+        ("\u3000김철수", "begins or ends with a space: rename it"),
         ("x" * 201, "longer than 200 bytes"),
         (os.fsdecode("김철수".encode("cp949")), "as Korean Windows writes names it is 김철수"),
         (os.fsdecode(b"\xff\xfe"), "in no known letters"),
@@ -682,6 +791,27 @@ def test_a_name_can_be_recorded_or_is_refused_by_itself(
     assert course.students(ASSIGNMENT) == [name]
     assert said in course.odd_name(name)
     assert bool(course.odd_name(name)) is bool(said)
+
+
+def test_work_in_no_students_folder_is_named_where_there_is_no_other(tmp_path: Path) -> None:
+    course = Class(tmp_path).hand_in("park.ipynb", "kim.zip", ".gitkeep", "README.md", "Thumbs.db")
+    assert course.strays() == ["kim.zip", "park.ipynb"]
+    with pytest.raises(UserError, match=r"only submitted/kim\.zip and submitted/park\.ipynb; move"):
+        Plan.of(course, ASSIGNMENT, [])
+
+
+def test_work_in_no_students_folder_is_named_beside_others_and_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Class(tmp_path).hand_in("kim.zip", f"ada/{ASSIGNMENT}/{BOOK}")
+    monkeypatch.setattr("autograder.engine.pool.Engine", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("autograder.grading.grade_class", lambda *_: [])
+    monkeypatch.setattr("autograder.record.copies.report_copies", lambda *_: [])
+    call = ["grade", ASSIGNMENT, "--course", str(tmp_path)]
+    everybody, one = (CliRunner().invoke(app, [*call, *who]) for who in ((), ("--student", "ada")))
+    assert everybody.exit_code == 1
+    assert "submitted/kim.zip is in no student's folder" in everybody.stdout
+    assert (one.exit_code, "kim.zip" in one.stdout) == (0, False)
 
 
 # --- through the commands ---
@@ -702,6 +832,9 @@ def graded(
     put(top / "bob" / ASSIGNMENT / "hw.zip", zipped({f"x/{BOOK}": work()}))
     put(top / "bob" / ASSIGNMENT / "timestamp.txt", b"2026-01-02 18:00:00 KST")
     put(top / os.fsdecode("이순신".encode("cp949")) / ASSIGNMENT / BOOK, work())
+    put(top / "eve " / ASSIGNMENT / BOOK, work())
+    put(top / "kim.zip", zipped({BOOK: work()}))
+    put(top / "README.md", b"words")
     return course
 
 
@@ -719,9 +852,13 @@ def test_everybody_is_graded_or_refused_by_himself(graded: CourseCopy) -> None:
         f"bob, {FILTERS}: hw.zip was unpacked; hw.zip/x/{BOOK} was taken for {BOOK}",
         "ada: this notebook was not found in what was handed in: report.docx",
         "as Korean Windows writes names it is 이순신: rename the folder",
+        "eve: the name of the folder, 'eve ', begins or ends with a space: rename it",
+        f"submitted/kim.zip is in no student's folder, so it is not graded: move it to "
+        f"submitted/STUDENT/{ASSIGNMENT}/, or unpack",
         "ada: timestamp.txt has a time zone that is not known (2026-01-02 18:00:00 XYZ)",
     ):
         assert said in " ".join(done.stdout.split()), said
+    assert "README" not in done.stdout
     assert graded.notebook("ada", FILTERS)["status"] == "not found"
     assert graded.notebook("bob", NOTEBOOKS[1])["status"] == "missing"
     assert set(graded.recorded()) == {"ada", *STUDENTS}
@@ -732,6 +869,7 @@ def test_nbgrader_gives_the_same(graded: CourseCopy) -> None:
     shutil.rmtree(graded.root / "autograded")
     done = graded.run("nbgrader", "autograde", ASSIGNMENT)
     assert "was not graded: the name of the folder is not in UTF-8" in done.stderr
+    assert "eve was not graded: the name of the folder, 'eve ', begins or ends" in done.stderr
     assert done.returncode == 1
     assert {student: graded.results(student) for student in STUDENTS} == before
     graded.succeed("nbgrader", "generate_feedback", ASSIGNMENT, "--student", STUDENTS[0])

@@ -113,6 +113,25 @@ def test_what_an_editor_reads_is_read(place: Sandbox, tmp_path: Path, name: str)
     assert read_submitted(tmp_path, "nb", place).cells[0].source == "x = 'é 한'"
 
 
+@pytest.mark.parametrize("version", [None, "4", "4.5", 4.0, {}])
+def test_a_notebook_without_a_number_of_its_format_is_read(
+    place: Sandbox, tmp_path: Path, version: Any
+) -> None:
+    work = book([cell("x = 1", "code") | {"outputs": []}], nbformat=version, nbformat_minor="5")
+    assert read_submitted(written(tmp_path, work), "nb", place).cells[0].source == "x = 1"
+    del work["nbformat"], work["nbformat_minor"]
+    assert read_submitted(written(tmp_path, work), "nb", place).cells[0].source == "x = 1"
+
+
+def test_half_a_character_costs_nothing_else(place: Sandbox, tmp_path: Path) -> None:
+    half = cell("x = 1  # \ud83d", "code", nbgrader={"grade_id": "a\udc00"}, note="\ud83d")
+    work = book([half | {"id": "b\ud83d"}, cell("mine \U0001f642")], title="\ud83d")
+    folder = written(tmp_path, json.dumps(work))
+    first, second = read_submitted(folder, "nb", place).cells
+    assert (first.source, grade_id(first), first.id) == ("x = 1  # \ufffd", "a\ufffd", "b\ufffd")
+    assert second.source == "mine \U0001f642"
+
+
 def test_a_large_notebook_of_wide_characters_is_read(place: Sandbox, tmp_path: Path) -> None:
     """Each character of such a text takes four bytes of memory."""
     output = {"output_type": "stream", "name": "stdout", "text": "🙂" + "x" * (60 << 20)}

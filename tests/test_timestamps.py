@@ -29,14 +29,26 @@ def test_a_zone_is_read(tmp_path: Path, text: str, hour: int) -> None:
     assert time_in(tmp_path) == (datetime(2026, month, 2, hour), "")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    text = f"{mark}2026-01-02 18:00:00.000000 Asia/Seoul\r\n"
+    (tmp_path / "timestamp.txt").write_bytes(text.encode(encoding))
+    assert time_in(tmp_path) == (datetime(2026, 1, 2, 9), "")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("2026-01-02 18:00:00 XYZ", "has a time zone that is not known (2026-01-02 18:00:00 XYZ)"),
         ("2026-01-02 18:00:00 Asia/Nowhere", "does not tell a time"),
+        ("10:00", "does not tell a time (10:00)"),
+        ("10:00 Asia/Seoul", "does not tell a time"),
+        ("2026-01", "does not tell a time"),
+        ("Friday 18:00", "does not tell a time"),
         ("yesterday evening", "does not tell a time (yesterday evening)"),
         ("", "is empty"),
-        ("\x00" * 300, "cannot be read"),
+        ("\x00" * 500, "cannot be read"),
     ],
 )
 def test_what_tells_no_time_is_said_and_nothing_is_late(

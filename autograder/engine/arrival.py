@@ -25,18 +25,19 @@ from nbformat import NotebookNode
 
 from autograder.engine import finding
 from autograder.engine.errand import Overrun, ask
-from autograder.engine.files import Found, listing, read_regular
+from autograder.engine.files import Found, listing, read_regular, start_of
 from autograder.engine.finding import Candidate, Finding
 from autograder.engine.notebook import grade_id, is_solution
 from autograder.engine.reading import SIZE_LIMIT
 from autograder.engine.sandbox import Sandbox
 from autograder.engine.submission import CHECKPOINT_LIMIT
 from autograder.errors import CannotGrade, GraderFault, printable
-from autograder.kernel.archive import eights, is_inside
+from autograder.kernel.archive import START, begins_like_json, eights, is_inside
 from autograder.kernel.child import GB, Limits
 
 MOST = 20_000  # files and folders to look at
 NOTEBOOKS = 40  # candidates for the notebook, each read byte by byte
+STARTS = 500  # files of any other name whose first bytes are read
 WANTED_LIMIT = 2 << 30  # bytes of all wanted files together
 ARCHIVES = 8  # archives to unpack per level of nesting
 LEVELS = 2  # a learning platform's archive holds the student's archive
@@ -284,6 +285,8 @@ def _members(data: bytes, words: list[str], sandbox: Sandbox) -> Iterator[tuple[
         "size": len(data),
         "words": words,
         "spare": list(SPARE),
+        "skipped": sorted(finding.MADE),
+        "environment": finding.ENVIRONMENT,
     }
     try:
         answer = ask(sandbox, "archive", question, limits=LIMITS, seconds=SECONDS)
@@ -348,34 +351,61 @@ class _Marks:
 
 
 def _candidates(arrived: Arrived, release: Release) -> list[Candidate]:
+    """The files that may be notebooks: by their names or, if none is the one, by their cells."""
     names = release.names
-    paths = [path for path in arrived.all if finding.may_be_notebook(path)]
-    paths.sort(
-        key=lambda path: (
-            finding.named(path, names) != release.notebook,
-            finding.named(path, names) is None,
-            path.count("/"),
-            path,
-        )
-    )
-    found = []
-    for path in paths[:NOTEBOOKS]:
-        one = arrived.all[path]
-        root = arrived.folder if path in arrived.files else arrived.room
-        assert root is not None
-        version = (one.size, one.modified, _changed(root / path))
-        try:
-            of, whole, changed, digest = _told(
-                root, path, path in arrived.files, version, _released(release.folder)
-            )
-        except FileNotFoundError:
-            continue
-        except CannotGrade:  # too large, or linked: its name may still identify it
-            of, whole, changed, digest = None, False, False, os.fsencode(path)
-        if of is None and finding.named(path, names) is None and not path.endswith(".ipynb"):
-            continue  # some other JSON
-        found.append(Candidate(path, one.modified, of, whole, changed, digest))
+
+    def order(path: str) -> tuple[bool, bool, int, str]:
+        name = finding.named(path, names)
+        return name != release.notebook, name is None, path.count("/"), path
+
+    files = sorted(arrived.all, key=order)
+    paths = [path for path in files if finding.may_be_notebook(path)][:NOTEBOOKS]
+    found = [one for path in paths if (one := _candidate(arrived, release, path))]
+    if any(one.whole and finding.serves(one, names) == release.notebook for one in found):
+        return found
+    others = [path for path in files if finding.may_hold_cells(path, release.patterns)]
+    for path in [path for path in others[:STARTS] if _may_begin(arrived, path)][:NOTEBOOKS]:
+        one = _candidate(arrived, release, path)
+        if one is not None and one.of is not None:
+            found.append(one)
     return found
+
+
+def _candidate(arrived: Arrived, release: Release, path: str) -> Candidate | None:
+    """What a file is by its content; None if it is no notebook."""
+    one = arrived.all[path]
+    root = _root(arrived, path)
+    version = (one.size, one.modified, _changed(root / path))
+    try:
+        of, whole, changed, digest = _told(
+            root, path, path in arrived.files, version, _released(release.folder)
+        )
+    except FileNotFoundError:
+        return None
+    except CannotGrade:  # too large, or linked: its name may still identify it
+        of, whole, changed, digest = None, False, False, os.fsencode(path)
+    known = of is not None or finding.named(path, release.names) is not None
+    if not known and not path.endswith(".ipynb"):
+        return None  # some other JSON
+    return Candidate(path, one.modified, of, whole, changed, digest)
+
+
+def _root(arrived: Arrived, path: str) -> Path:
+    root = arrived.folder if path in arrived.files else arrived.room
+    assert root is not None
+    return root
+
+
+def _may_begin(arrived: Arrived, path: str) -> bool:
+    """Whether a file begins as a notebook does."""
+    if arrived.all[path].size > SIZE_LIMIT:
+        return False
+    root, own_links = _root(arrived, path), path in arrived.files
+    try:
+        start = start_of(root, path, START, SIZE_LIMIT, own_links)
+    except (CannotGrade, FileNotFoundError):
+        return False
+    return begins_like_json(start)
 
 
 def _changed(path: Path) -> tuple[int, int]:

@@ -60,6 +60,12 @@ def read_regular(folder: Path, path: str, limit: int, own_links: bool = False) -
     return data
 
 
+def start_of(folder: Path, path: str, size: int, limit: int, own_links: bool = False) -> bytes:
+    """The first `size` bytes of a regular file; raises as `read_regular` does."""
+    with os.fdopen(_open_regular(folder, path, limit, own_links), "rb") as file:
+        return file.read(size)
+
+
 def _advice(path: str) -> str:
     """How to reduce the size of a file, if there is a way."""
     return "; clear its outputs and save it again" if path.endswith(".ipynb") else ""

@@ -19,9 +19,11 @@ from autograder.errors import printable
 ADDED = ("timestamp.txt", "submission_secret.txt")  # added by nbgrader; not the student's work
 # Folders that editors, tools and operating systems make; hidden ones are skipped too.
 MADE = frozenset({"__macosx", "__pycache__", "node_modules", "site-packages", "$recycle.bin"})
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "results.json"})
+# Files that operating systems, and this kit, put among the student's.
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "results.json"})
 _PACKED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".alz", ".egg")
 KERAS = (".keras", ".h5", ".hdf5")  # suffixes of Keras model files
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg", ".heic", ".pdf")
 ENVIRONMENT = "pyvenv.cfg"  # marks a virtual environment, whatever its name
 # Text that copying and downloading add to a name.
 _COPY = re.compile(
@@ -122,6 +124,18 @@ def may_be_notebook(path: str) -> bool:
     )
 
 
+def may_hold_cells(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a file may be a notebook although its name does not say so."""
+    name = os.path.basename(path)
+    other = (".py", *_PACKED, *KERAS, *_PICTURES)
+    return not (
+        name.startswith(".")
+        or may_be_notebook(path)
+        or plain(name).endswith(other)
+        or is_needed(name, patterns)
+    )
+
+
 def is_archive(path: str) -> bool:
     """Whether a file is a zip archive by its name."""
     name = os.path.basename(path)
@@ -162,7 +176,7 @@ def find(
     given: names of the release's other files.
     """
     target = f"{notebook}.ipynb"
-    mine = [c for c in candidates if _serves(c, names) == notebook]
+    mine = [c for c in candidates if serves(c, names) == notebook]
     files: dict[str, str] = {}
     said: list[str] = []
     base = ""
@@ -187,11 +201,31 @@ def find(
     filled = all(_filled(p, files, sizes) for p in lacking)
     complete = bool(mine) and chosen.changed and filled
     rest = () if mine else _rest(notebook, names, patterns, sizes, candidates, given)
+    if not complete:
+        said += _closed(sizes, {*ADDED, *given})
     instead = () if filled else tuple(sorted(path for path in sizes if _in_keras(path)))
     return Finding(files, tuple(said), complete, rest, instead)
 
 
-def _serves(candidate: Candidate, names: Collection[str]) -> str | None:
+def _closed(paths: Iterable[str], known: Collection[str]) -> list[str]:
+    """A remark on archives that are not opened, if there are any."""
+    names = ((path, os.path.basename(path)) for path in paths)
+    closed = sorted(
+        path
+        for path, name in names
+        if plain(name).endswith(_PACKED)
+        and not is_archive(path)
+        and not name.startswith(".")
+        and name not in known
+    )
+    if not closed:
+        return []
+    what = "is an archive" if len(closed) == 1 else "are archives"
+    said = f"{listed(closed)} {what} of a kind that is not opened here"
+    return [f"{said}: hand in a .zip, or the files themselves"]
+
+
+def serves(candidate: Candidate, names: Collection[str]) -> str | None:
     """The notebook that a file is: by its cells or, failing that, by its name."""
     return candidate.of or named(candidate.path, names)
 
@@ -309,7 +343,7 @@ def _rest(
     those that can hold a notebook.  A module does not count as found: it may be the notebook,
     exported.
     """
-    served = {c.path: _serves(c, names) for c in candidates}
+    served = {c.path: serves(c, names) for c in candidates}
     found = any(served.values()) or any(
         is_needed(path, patterns) and not path.endswith(".py") for path in sizes
     )
@@ -317,7 +351,7 @@ def _rest(
     rest = []
     for path, size in sizes.items():
         name = os.path.basename(path)
-        if name in known or name.casefold() in _CLUTTER or name.startswith(".") or not size:
+        if name in known or name.casefold() in CLUTTER or name.startswith(".") or not size:
             continue
         if served.get(path):
             if named(path, names) == notebook:  # its name, but another's cells

@@ -1,12 +1,14 @@
 """Opens a submitted zip archive, in a separate process that runs no student code.
 
-The archive's own claims are not trusted: members are measured while they are unpacked.  Links,
-folders and members whose names lead elsewhere are left out.
+The archive's own claims are not trusted: members are measured while they are unpacked.  Links and
+folders are left out.  A member whose name leads elsewhere is either left out or, in a student's own
+archive, keeps only the last part of its name.
 """
 
 from __future__ import annotations
 
 import calendar
+import codecs
 import io
 import re
 import socket
@@ -22,6 +24,9 @@ MEMBERS = 5000  # members allowed in an archive
 UNPACKED = 200 << 20  # bytes unpacked in total
 RATIO = 200  # unpacked to packed size of a member, beyond `UNSUSPICIOUS` bytes
 UNSUSPICIOUS = 10 << 20
+LONGEST_PART = 256  # bytes of a file's or folder's name, which must be shorter
+LONGEST_PATH = 3000
+START = 64  # bytes that tell whether a file may be a notebook
 _CHUNK = 1 << 20
 _UTF8 = 0x800
 _LOCKED = 0x1
@@ -53,10 +58,16 @@ def is_inside(name: str) -> bool:
     return (
         bool(parts[-1])
         and not re.search("[\0\ud800-\udfff]", name)
+        and not is_too_long(name)
         and not any(part.endswith(":") for part in parts)
-        and all(part not in ("", ".", "..") and len(part.encode()) < 256 for part in parts)
-        and len(name.encode()) < 3000
+        and all(part not in ("", ".", "..") for part in parts)
     )
+
+
+def is_too_long(name: str) -> bool:
+    """Whether no file system takes a member's name, or a part of it."""
+    raw = name.encode("utf-8", "surrogatepass")
+    return len(raw) >= LONGEST_PATH or any(len(part) >= LONGEST_PART for part in raw.split(b"/"))
 
 
 def is_file(member: zipfile.ZipInfo) -> bool:
@@ -97,6 +108,23 @@ def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: int) -> byt
     return b"".join(parts)
 
 
+def begins_like_json(start: bytes) -> bool:
+    """Whether a file with this start begins with a brace, after a mark and white space."""
+    marks = codecs.BOM_UTF16_LE + codecs.BOM_UTF16_BE + codecs.BOM_UTF8
+    return start.lstrip(marks + b"\0 \t\r\n").startswith(b"{")
+
+
+def _may_hold_cells(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether a member begins as a notebook does, whatever its name."""
+    if member.flag_bits & _LOCKED:
+        return False
+    try:
+        with archive.open(member) as file:
+            return begins_like_json(file.read(START))
+    except Exception:  # zipfile and the decompressors have many kinds
+        return False
+
+
 def opened(file: io.BufferedIOBase) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     """An archive, and its members that are files inside it.  Raises Unreadable."""
     try:
@@ -107,12 +135,52 @@ def opened(file: io.BufferedIOBase) -> tuple[zipfile.ZipFile, list[zipfile.ZipIn
     return archive, [m for m in members if is_file(m) and is_inside(name_of(m))]
 
 
-def unpacked(data: bytes, words: list[str], spare: list[str]) -> dict[str, Any]:
+def _placed(name: str) -> str:
+    """A member's name if it is inside, otherwise the last part of it; "" if that is no name."""
+    for place in (name, name.rpartition("/")[2]):
+        if is_inside(place):
+            return place
+    return ""
+
+
+def _of_people(
+    archive: zipfile.ZipFile, skipped: list[str], environment: str
+) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive that a person may have written, by where each belongs.
+
+    For `skipped` and `environment` see `unpacked`.  Where two files belong at one place, the one
+    that lies there by its own name is taken.
+    """
+    files = [(name_of(member), member) for member in archive.infolist() if is_file(member)]
+    marks = (name.rpartition("/") for name, _ in files)
+    environments = {folder for folder, _, last in marks if folder and last == environment}
+    kept = [one for one in files if not _is_made(one[0].split("/")[:-1], skipped, environments)]
+    kept.sort(key=lambda one: is_inside(one[0]))
+    placed = {_placed(name): member for name, member in kept}
+    placed.pop("", None)
+    return placed
+
+
+def _is_made(folders: list[str], skipped: list[str], environments: set[str]) -> bool:
+    """Whether a tool made what lies in these folders, each inside the one before."""
+    return any(
+        (folder.startswith(".") and folder not in (".", ".."))
+        or folder.casefold() in skipped
+        or (bool(environments) and "/".join(folders[: at + 1]) in environments)
+        for at, folder in enumerate(folders)
+    )
+
+
+def unpacked(
+    data: bytes, words: list[str], spare: list[str], skipped: list[str], environment: str
+) -> dict[str, Any]:
     """The wanted members of an archive.
 
     words: a member is wanted if its name, in lower case, contains one of these.
     spare: a member whose name contains one of these comes last, and is left out if it is unreadable
-        or too large.
+        or too large; so does one that begins as a notebook does.
+    skipped: folders of these names, in lower case, and hidden ones do not count.
+    environment: nor does a folder that holds a file of this name.
 
     Returns a dict of arrays and lists:
 
@@ -122,15 +190,15 @@ def unpacked(data: bytes, words: list[str], spare: list[str]) -> dict[str, Any]:
 
     Raises Unreadable.
     """
-    archive, members = opened(io.BytesIO(data))
+    archive, _ = opened(io.BytesIO(data))
+    members = _of_people(archive, skipped, environment)
     if len(members) > MEMBERS:
         raise Unreadable(f"it holds more than {MEMBERS} files")
     found: dict[str, tuple[int, bytes]] = {}
     room = UNPACKED
-    for member in sorted(members, key=lambda member: not _wanted(name_of(member), words)):
-        name = name_of(member)
+    for name, member in sorted(members.items(), key=lambda one: not _wanted(one[0], words)):
         wanted = _wanted(name, words)
-        if not wanted and not _wanted(name, spare):
+        if not (wanted or _wanted(name, spare) or _may_hold_cells(archive, member)):
             continue
         try:
             text = content(archive, member, room)
@@ -154,14 +222,12 @@ def eights(data: bytes) -> np.ndarray:
 
 
 def _wanted(name: str, words: list[str]) -> bool:
-    *folders, last = name.casefold().split("/")
-    if last.startswith(".") or any(f.startswith(".") or f == "__macosx" for f in folders):
-        return False
-    return any(word in last for word in words)
+    last = name.casefold().rpartition("/")[2]
+    return not last.startswith(".") and any(word in last for word in words)
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """The answer to ``{"op": "archive", "data", "size", "words", "spare"}``: see `unpacked`.
+    """The answer to ``{"op": "archive", "data", "size", …}``, with the arguments of `unpacked`.
 
     In the question, "data" is `size` bytes as `eights`.
     """
@@ -169,7 +235,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     try:
         words, spare = list(question["words"]), list(question["spare"])
         data = question["data"].tobytes()[: question["size"]]
-        return {"id": identity, "value": unpacked(data, words, spare)}
+        skipped, environment = list(question["skipped"]), str(question["environment"])
+        found = unpacked(data, words, spare, skipped, environment)
+        return {"id": identity, "value": found}
     except MemoryError:
         return {"id": identity, "error": "memory", "message": "it takes too much memory"}
     except Unreadable as error:

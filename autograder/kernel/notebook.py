@@ -68,8 +68,7 @@ def parsed(data: bytes) -> dict[str, np.ndarray]:
         marks = cell.metadata.get("nbgrader")
         name = marks.get("grade_id") if isinstance(marks, dict) else None
         kinds.append(KINDS.index(cell.cell_type) if cell.cell_type in KINDS else KINDS.index("raw"))
-        # This raises for a lone surrogate, which cannot be encoded.
-        encoded = [cell.source.encode("utf-8"), _name(name), _name(cell.get("id"))]
+        encoded = [_encoded(cell.source), _name(name), _name(cell.get("id"))]
         lengths.append([ABSENT if text is None else len(text) for text in encoded])
         texts += [text for text in encoded if text is not None]
     text = b"".join(texts)
@@ -134,7 +133,12 @@ def _what_is_wrong(text: str, error: json.JSONDecodeError) -> str:
 def _name(text: object) -> bytes | None:
     if not isinstance(text, str) or not 0 < len(text) <= NAME_LIMIT:
         return None
-    return text.encode("utf-8")
+    return _encoded(text)
+
+
+def _encoded(text: str) -> bytes:
+    """The text in UTF-8; half an emoji, which JSON can hold, becomes a replacement character."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text).encode("utf-8")
 
 
 def _outline(tree: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +146,8 @@ def _outline(tree: dict[str, Any]) -> dict[str, Any]:
     outline: dict[str, Any] = {
         k: tree[k] for k in ("nbformat", "nbformat_minor", "cells") if k in tree
     }
+    if isinstance(tree.get("cells"), list) and not isinstance(tree.get("nbformat"), int):
+        outline |= {"nbformat": 4, "nbformat_minor": 5}  # only these versions keep cells so
     outline["metadata"] = {}
     lists = [outline]
     if "worksheets" in tree:  # before version 4

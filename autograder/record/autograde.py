@@ -8,6 +8,7 @@ Python API use `DefiniteAutograde` instead.
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
 import fnmatch
 import functools
@@ -59,7 +60,10 @@ class _CopiesNothing(BaseConverter):  # type: ignore[misc]
             if name == "timestamp.txt" and time_in(submitted)[0] is None:
                 continue  # nbgrader's next command would fail on it
             with contextlib.suppress(CannotGrade, FileNotFoundError):
-                (folder / name).write_bytes(read_regular(submitted, name, 4096, own_links=True))
+                data = read_regular(submitted, name, 4096, own_links=True)
+                if name == "timestamp.txt":  # nbgrader reads UTF-8 only
+                    data = _decoded(data).encode()
+                (folder / name).write_bytes(data)
 
 
 _engines: dict[tuple[Path, bool], Engine] = {}
@@ -220,6 +224,17 @@ def _own_zones() -> dict[str, float]:
     return dict(zip((name.upper() for name in time.tzname), hours, strict=True))
 
 
+# The parser fills in what a text leaves out; only a whole date reads the same with both.
+_DEFAULTS = (datetime(2000, 1, 1), datetime(2001, 2, 2))
+
+
+def _decoded(data: bytes) -> str:
+    """The text of a small file, as UTF-16 if its byte order mark says so.  Raises ValueError."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
 def time_in(folder: Path) -> tuple[datetime | None, str]:
     """When a submission was handed in, and a warning about its `timestamp.txt`.
 
@@ -227,7 +242,7 @@ def time_in(folder: Path) -> tuple[datetime | None, str]:
     not hold a time.  The warning is empty when the file is missing or valid.
     """
     try:
-        text = read_regular(folder, "timestamp.txt", 200, own_links=True).decode().strip()
+        text = _decoded(read_regular(folder, "timestamp.txt", 400, own_links=True)).strip()
     except FileNotFoundError:
         return None, ""
     except (CannotGrade, OSError, ValueError):
@@ -244,13 +259,19 @@ def time_in(folder: Path) -> tuple[datetime | None, str]:
             unknown.append(name)
         return timezone(timedelta(hours=known.get(name.upper(), 0)))
 
-    try:
+    def read(default: datetime) -> datetime:
         *words, last = text.split(" ")
         if "/" in last and words:  # an IANA zone such as Asia/Seoul
-            at = parser.parse(" ".join(words)).replace(tzinfo=ZoneInfo(last))
+            at = parser.parse(" ".join(words), default=default).replace(tzinfo=ZoneInfo(last))
         else:
-            at = parser.parse(text, tzinfos=zone)
-        at = at.astimezone(UTC)
+            at = parser.parse(text, default=default, tzinfos=zone)
+        utc: datetime = at.astimezone(UTC)
+        return utc
+
+    try:
+        at, other = map(read, _DEFAULTS)
+        if at != other:
+            raise ValueError("no date")
     except (ValueError, OverflowError, ZoneInfoNotFoundError):
         said = f"timestamp.txt does not tell a time ({printable(text, 60)})"
         return None, f"{said}, so nothing is counted as late"

@@ -307,13 +307,19 @@ def _members(source: Path, stack: contextlib.ExitStack, done: Collected) -> list
     accepted = {id(member) for member in inside}
     for member in archive.infolist():
         if not member.is_dir() and id(member) not in accepted:
-            where = printable(zips.name_of(member), 120)
-            done.left_out.append(f"{where}: it is a link, or leads out of the archive")
+            done.left_out.append(f"{printable(zips.name_of(member), 120)}: {_why_not(member)}")
     return [
         Member(name, zips.modified(member), _from_zip(archive, member))
         for member in inside
         if not _is_made(name := zips.name_of(member))
     ]
+
+
+def _why_not(member: ZipInfo) -> str:
+    """Why a member is not accepted."""
+    if zips.is_file(member) and zips.is_too_long(zips.name_of(member)):
+        return "its name is too long; shorten it in the archive, or copy the file by hand"
+    return "it is a link, or leads out of the archive"
 
 
 def _is_made(path: str) -> bool:
@@ -334,33 +340,106 @@ def _owners(
     """Student → path in the submission → file; files without an owner are noted in `done`."""
     pattern = {"moodle": _MOODLE, "canvas": _CANVAS, "folders": _FOLDERS}[platform]
     matches = [(member, pattern.search(member.path)) for member in members]
-    numbers: dict[str, set[str]] = {}
-    for _, match in matches:
-        if match is not None:
-            numbers.setdefault(_key(match["who"]), set()).add(match.groupdict().get("number") or "")
+    entries = {match: _Entry.of(match) for _, match in matches if match is not None}
+    fitting = _students(set(entries.values()), people)
+    rivals = _rivals(fitting, people)
     owned: dict[str, dict[str, Member]] = {}
     unmatched: dict[str, None] = {}
     for member, match in matches:
-        if match is None:
-            unmatched[f"{printable(member.path, 120)} (no name of a student)"] = None
+        where = printable(member.path, 120)
+        if match is None or not entries[match].who.strip():
+            unmatched[f"{where} (no name of a student)"] = None
             continue
         if match.groupdict().get("kind", "file") != "file":
             continue  # text typed into the platform's form
-        number = match.groupdict().get("number") or ""
-        who = same_letters(_in_letters(match["who"])).strip()
-        if people:
-            fitting = _fitting(people, who, number)
-            if len(fitting) != 1:
-                names = ", ".join(person.id for person in fitting)
-                said = f"could be {names}" if names else "not in the roster"
-                unmatched[f"{printable(who, 120)} {number}".strip() + f" ({said})"] = None
-                continue
-            student = fitting[0].id
-        else:
-            student = who if len(numbers[_key(match["who"])]) == 1 else f"{who}_{number}"
-        owned.setdefault(student, {})[match["path"]] = member
+        entry = entries[match]
+        students = fitting[entry]
+        if len(students) != 1:
+            said = f"could be {', '.join(students)}" if students else "not in the roster"
+            unmatched[f"{entry.label} ({said})"] = None
+            continue
+        if others := rivals.get(entry):
+            said = f"would be {students[0]}, but so would {listed(others)}"
+            unmatched[f"{entry.label} ({said})"] = None
+            continue
+        mine = owned.setdefault(students[0], {})
+        if match["path"] in mine:
+            earlier = printable(mine[match["path"]].path, 120)
+            done.left_out.append(f"{earlier}: another file has this name")
+        mine[match["path"]] = member
     done.unmatched += unmatched
     return owned
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Whom the platform says a file belongs to.
+
+    Attributes:
+        who: the name, as far as known letters allow.
+        number: the platform's number for this person; empty if it gives none.
+
+    """
+
+    who: str
+    number: str
+
+    @classmethod
+    def of(cls, match: re.Match[str]) -> _Entry:
+        """The owner of a file, from the match of its path."""
+        number = match.groupdict().get("number") or ""
+        return cls(same_letters(_in_letters(match["who"])), number)
+
+    @property
+    def label(self) -> str:
+        """The entry as the summary names it."""
+        name = printable(self.who, 120)
+        spaced = self.who != self.who.strip()  # another name differs in nothing else
+        return f"{repr(self.who) if spaced else name} {self.number}".strip()
+
+    @property
+    def person(self) -> str:
+        """What is the same for all entries of one person, and for nobody else."""
+        return self.number or self.who
+
+
+def _students(entries: Iterable[_Entry], people: list[Person]) -> dict[_Entry, list[str]]:
+    """The ids of the students that each entry may be; without a roster, a name made of it."""
+    if people:
+        return {
+            entry: [person.id for person in _fitting(people, entry.who.strip(), entry.number)]
+            for entry in entries
+        }
+    numbers: dict[str, set[str]] = {}
+    for entry in entries:
+        numbers.setdefault(_key(entry.who), set()).add(entry.number)
+    alone = {key for key, found in numbers.items() if len(found) == 1}
+    names = {entry: entry.who.strip() for entry in entries}
+    return {
+        entry: [name if _key(entry.who) in alone else f"{name}_{entry.number}"] if name else []
+        for entry, name in names.items()
+    }
+
+
+def _rivals(fitting: dict[_Entry, list[str]], people: list[Person]) -> dict[_Entry, list[str]]:
+    """For each entry that may be another person than its student: the other entries like it.
+
+    Two numbers of the platform, or two folders, are two people, even if one roster line fits both.
+    Where the roster gives the number of one of them, that one is certain.
+    """
+    numbers = {person.id: {person.number, person.lms_id} for person in people}
+    claims: dict[str, list[_Entry]] = {}
+    for entry, students in fitting.items():
+        if len(students) == 1:
+            claims.setdefault(students[0], []).append(entry)
+    rivals = {}
+    for student, entries in claims.items():
+        known = {e.person for e in entries if e.number and e.number in numbers.get(student, ())}
+        for entry in entries:
+            others = {other.label for other in entries if other.person != entry.person}
+            if others and known != {entry.person}:
+                rivals[entry] = sorted(others)
+    return rivals
 
 
 def _in_letters(name: str) -> str:
