@@ -333,6 +333,49 @@ def test_an_answer_in_the_grade_cell_beside_a_done_cell_is_named() -> None:
     )
 
 
+def remarks_on(changes: dict[str, Callable[[str], str]], submitted: NotebookNode) -> list[str]:
+    for name, change in changes.items():
+        cell = submitted.cells[at(submitted, name)]
+        cell.source = change(cell.source)
+    return recognise(submitted, release(FILTERS)).remarks
+
+
+def test_what_was_added_to_locked_cells_is_named() -> None:
+    changes = {
+        "ofe-01-import": lambda text: f"{text}\nimport pandas as P_",
+        "ofe-02-data": lambda text: f"def helper():\n    return 1\n\n{text}",
+        "ofe-05-graph-check": lambda text: f"{text}\nmine = 1",
+    }
+    assert remarks_on(changes, complete(FILTERS)) == [
+        "what was added to the locked cell of OFE-01, OFE-02, OFE-05 was not run; write code of "
+        "your own in a cell of your own or in the answer's cell"
+    ]
+
+
+def test_of_another_release_only_what_the_student_uses_counts_as_added() -> None:
+    changes = {
+        "ofe-01-import": lambda text: text.replace(
+            "import numpy as np", "import numpy as np, pandas as P_"
+        ),
+        "ofe-02-data": lambda text: f"{text}\nother = 1",
+    }
+    assert remarks_on(changes, complete(FILTERS)) == []
+    submitted = complete(FILTERS)
+    submitted.cells.append(own("P_.DataFrame()"))
+    (remark,) = remarks_on(changes, submitted)
+    assert remark.startswith("what was added to the locked cell of OFE-01 was not run")
+
+
+def test_comments_white_space_and_magic_commands_are_nothing_added() -> None:
+    changes = {
+        name: lambda text: "%matplotlib inline\n# mine\n\n" + text.replace("\n", "  # x\n\n") + " "
+        for name in ("ofe-01-import", "ofe-02-data", "fig-4-3-patch")
+    }
+    assert remarks_on(changes, complete(FILTERS)) == []
+    for name in NOTEBOOKS:
+        assert recognise(release(name), release(name)).remarks == []
+
+
 def test_a_grade_cell_of_another_release_is_no_answer() -> None:
     submitted = release(FILTERS)
     for cell in submitted.cells:
@@ -372,6 +415,8 @@ def test_a_long_line_takes_little_time() -> None:
         " " * 2_000_000 + "x",
         "x:" * 1_000_000,
         "\n" * 2_000_000,
+        f"x\n{SUM}\n" + " " * 390_000 + "$",
+        f"x\n{SUM}\n'''" + "\n" * 390_000,
     ):
         submitted.cells.insert(here, own(text))
     started = time.process_time()

@@ -38,8 +38,11 @@ _BINDS = re.compile(
     r"[ \t]*(?:(?:async +)?(?:def|class) +([^\W\d]\w*)|for +([\w ,()]+?) +in "
     r"|([\w ,()*]+)(?::[^=]*)?=(?!=))"
 )
+_IMPORTS = re.compile(r"[ \t]*(?:from +[\w. ]+ )?import +([\w., ]+)")
 LONG = 200  # characters of a line that are searched for names
 MERGED = 400_000  # characters of cells that are searched for merged ones
+MOST = 1000  # characters of a line in a cell whose tokens are looked at
+LOCKED = 20_000  # characters of a locked cell that is compared with the release
 _GOES_ON = {"else", "elif", "except", "finally"}  # they continue the statement before them
 _SPACE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
@@ -120,6 +123,7 @@ def _searched(
     search.by_label()
     search.by_place()
     search.in_grade_cells()
+    search.in_locked_cells()
     return search
 
 
@@ -145,6 +149,7 @@ class _Search:
         self.taken: set[int] = set(pieces)
         self.passed_over: set[int] = set()
         self.doubts: list[str] = []
+        self.looked_at: set[str] = set()  # grade cells with a remark of their own
 
     # -- state ----------------------------------------------------------------------------
 
@@ -345,6 +350,7 @@ class _Search:
                     continue  # it may be another release's grade cell
             if not _made(typed) & self._words(name):
                 continue
+            self.looked_at.add(check)
             if self.is_open(name) and (given in whole or typed == whole):
                 before = self.found.get(name)
                 self.found[name] = Match(before.at if before else None, "the grade cell", typed)
@@ -353,6 +359,44 @@ class _Search:
                     f"what was typed into the grade cell of {label(name)} does not count; "
                     "write it into the cell above"
                 )
+
+    def in_locked_cells(self) -> None:
+        """Name the locked cells to which a student has added code, which does not run.
+
+        If a statement of the release is missing anywhere, the cells may be another release's.  Then
+        an addition is only what binds a name that the student's code uses and nothing else binds.
+        """
+        more: dict[str, list[str]] = {}
+        lacking = False
+        for name, match in self.found.items():
+            given = self.known[name]
+            if is_solution(given) or given.cell_type != "code" or name in self.looked_at:
+                continue
+            if not self._untouched(name, match.source):
+                found, wanted = (Counter(_statements(t)) for t in (match.source, given.source))
+                lacking = lacking or bool(wanted - found)
+                more[name] = list(found - wanted)
+        if lacking and any(more.values()):
+            unbound = self._unbound()
+            more = {name: [t for t in own if _bound(t) & unbound] for name, own in more.items()}
+        where = [label(name) for name in self.known if more.get(name)]
+        if where:
+            cells = ", ".join(dict.fromkeys(where))
+            self.doubts.append(
+                f"what was added to the locked cell of {cells} was not run; write code of your own "
+                "in a cell of your own or in the answer's cell"
+            )
+
+    def _unbound(self) -> set[str]:
+        """The names in the student's code that neither this code nor the release binds."""
+        answers = [match.source for name, match in self.found.items() if self._is_answer(name)]
+        own = [cell.source for _, cell in self.loose() if cell.cell_type == "code"]
+        given = [cell.source for cell in self.known.values() if cell.cell_type == "code"]
+        used = {word for text in [*answers, *own] for word in _WORD.findall(text)}
+        return used - {name for text in [*answers, *own, *given] for name in _bound(text)}
+
+    def _is_answer(self, name: str) -> bool:
+        return is_solution(self.known[name]) and self.known[name].cell_type == "code"
 
     @staticmethod
     def _is_no_check(text: str, check: str) -> bool:
@@ -528,6 +572,8 @@ def _between_statements(source: str) -> list[int]:
 
     If the cell leaves a bracket open, comments within it count, too.
     """
+    if not _is_tame(source):
+        return []
     free: list[int] = []
     waiting: list[int] = []  # until the next statement shows whether they stand before it
     inside: list[int] = []
@@ -551,6 +597,37 @@ def _between_statements(source: str) -> list[int]:
     except (tokenize.TokenError, SyntaxError):
         free += inside
     return sorted(free + waiting)
+
+
+def _is_tame(source: str) -> bool:
+    """Whether its tokens take little time; a line's may grow with the square of its length."""
+    return all(len(line) <= MOST for line in source.split("\n"))
+
+
+def _statements(source: str) -> list[str]:
+    """The statements of a cell, one a line, without comments, white space and magic commands."""
+    found: list[list[str]] = [[]]
+    if len(source) > LOCKED or not _is_tame(source):
+        return []
+    try:
+        for kind, text, *_ in tokenize.generate_tokens(io.StringIO(source).readline):
+            if kind == tokenize.NEWLINE:
+                found.append([])
+            elif kind not in _SPACE and text.strip():
+                found[-1].append(text)
+    except (tokenize.TokenError, SyntaxError):
+        pass  # what was read so far is enough
+    return [" ".join(words) for words in found if words and words[0] not in ("%", "!")]
+
+
+def _bound(source: str) -> set[str]:
+    """The names that a text binds, those that it imports among them."""
+    names = _made(source)
+    for line in source.splitlines():
+        if found := _IMPORTS.match(line[:LONG]):
+            parts = (part.split() for part in found[1].split(","))
+            names |= {words[-1] if "as" in words else words[0] for words in parts if words}
+    return names
 
 
 def _aligned(pairs: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]]:
