@@ -265,6 +265,20 @@ def test_an_answer_in_its_own_cell_counts_before_a_merged_copy() -> None:
     assert found["fig-4-2-blur"] == f"{BLUR}\n{SUM}\nn = 2"
 
 
+def test_several_merged_answers_are_named_together() -> None:
+    submitted = complete(FILTERS)
+    mine = ["fig-4-3-neighbourhood-sum", "ofe-04-edge-filter"]
+    merge(submitted, mine, submitted.cells[at(submitted, "fig-4-2-blur")])
+    assert recognise(submitted, release(FILTERS)).remarks == [
+        "the answers to Fig 4-3, OFE-04 were found in the cell of Fig 4-2"
+    ]
+
+
+def test_a_copy_of_a_given_cell_in_an_answer_runs_there() -> None:
+    given = release(FILTERS).cells[at(release(FILTERS), "fig-4-3-patch")].source
+    assert found_in(merged(BLUR, given))["fig-4-2-blur"] == f"{BLUR}\n{given}"
+
+
 def test_code_behind_a_merged_check_stays_with_the_answer() -> None:
     submitted = merged(BLUR)
     check = submitted.cells.pop(at(submitted, "fig-4-2-blur-check"))

@@ -423,7 +423,9 @@ class _Search:
                 f"what was typed into the grade cell of {', '.join(typed)} was taken for the answer"
             )
         for where, names in pieces.items():
-            said.append(f"the answer to {' and to '.join(names)} was found in {where}")
+            one = len(names) == 1
+            answers = f"the answer{'' if one else 's'} to {', '.join(dict.fromkeys(names))}"
+            said.append(f"{answers} {'was' if one else 'were'} found in {where}")
         return said + list(dict.fromkeys(self.doubts))
 
 
@@ -490,8 +492,8 @@ class _Merged:
             parts[here] = (whose, f"{before}\n{text}" if before else text)
         if own is None and not parts[0][1].strip():
             del parts[0]
-        named = [name for name, _ in parts if name]
-        return [] if named == [self.at.get(at)] else parts
+        others = [name for name, _ in parts if name and name not in (own, self.at.get(at))]
+        return parts if any(self._is_lost(name) for name in others) else []
 
     def _known(self, name: str) -> NotebookNode:
         return self.search.known[name]
@@ -549,6 +551,15 @@ class _Merged:
         return _bare(text) == _bare(self._known(name).source) or (
             missing and is_autograded(self._known(name))
         )
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether a cell was not handed in, or an answer not written, in a cell of its own.
+
+        A copy of a given cell alone splits no cell: the student may want it to run there.
+        """
+        if is_solution(self._known(name)):
+            return True
+        return name not in self.search.found
 
     def _places(self, name: str) -> set[int | None]:
         """Where a cell was found; an answer in a grade cell was found at the grade cell's place."""
