@@ -583,6 +583,20 @@ def test_a_cell_that_needs_a_cell_which_was_moved_up_is_right(
     )
 
 
+def test_a_merged_notebook_earns_everything_and_says_what_did_not_run(
+    tmp_path: Path, place: Sandbox
+) -> None:
+    submitted = handed_in(FILTERS, solution_cells(FILTERS))
+    first, *others = (cell_of(submitted, name) for name in solution_cells(FILTERS))
+    first.source = "\n\n".join(cell.source for cell in (first, *others))
+    submitted.cells = [cell for cell in submitted.cells if cell not in others]
+    cell_of(submitted, "ofe-01-import").source += "\nimport decimal"
+    graded = grade_for_real(FILTERS, submitted, tmp_path, place)
+    assert points(graded) == max_points(FILTERS)
+    assert "OFE-10 were found in the cell of Fig 4-2" in graded.result.reason
+    assert "added to the locked cell of OFE-01 was not run" in graded.result.reason
+
+
 def test_the_notebook_is_shown_in_the_student_s_order(tmp_path: Path, place: Sandbox) -> None:
     submitted = handed_in(FILTERS, solution_cells(FILTERS))
     put_behind(submitted, "fig-4-10-shapes", "ofe-01-import")
