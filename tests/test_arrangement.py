@@ -167,11 +167,28 @@ def exchange_labels(rng: random.Random, cells: list[NotebookNode]) -> None:
         one.source, other.source = f"{its}\n{my_text}", f"{mine}\n{its_text}"
 
 
+def merge(rng: random.Random, cells: list[NotebookNode]) -> None:
+    """Join some cells to one of them, which keeps its metadata, or to a new one at the end."""
+    size = rng.choice([2, 3, 5, len(cells)])
+    start = rng.randrange(len(cells))
+    some = (
+        cells[start : start + size]
+        if rng.random() < 0.5
+        else rng.sample(cells, min(size, len(cells)))
+    )
+    text = "\n".join(cell.source for cell in some)
+    if rng.random() < 0.3:
+        cells.append(nbformat.v4.new_code_cell(text))
+    else:
+        some[0].source = text
+        cells[:] = [cell for cell in cells if cell is some[0] or cell not in some]
+
+
 REORDER = (move, shuffle, gather_checks, shift_checks)
 # After these, code may run in another cell's place and show its picture too early.
 ELSEWHERE = (
     *(duplicate, lose_id, exchange_ids, lose_marks, rename_as_in_another_release),
-    *(answer_elsewhere, exchange_texts, exchange_labels),
+    *(answer_elsewhere, exchange_texts, exchange_labels, merge),
 )
 ARRANGE = (*REORDER, *ELSEWHERE, delete, retype, reflag)
 # Changes by honest students and their tools, which keep the order of cells.
@@ -387,6 +404,28 @@ def test_lost_marks_and_answers_in_other_cells_cost_nothing(grade: Grade) -> Non
         }, f"seed {SEED}, case {number}: {way.__name__}"
 
 
+def test_merged_cells_cost_nothing(grade: Grade) -> None:
+    for number in range(CASES):
+        rng = random.Random(f"{SEED} {number}")
+        world = World.drawn(rng)
+        world.labels = True
+        done = {n for n in range(len(world.needs)) if rng.random() < rng.choice([0.5, 0.9, 1])}
+        plain = world.handed_in(done, rng)
+        other = copy.deepcopy(plain)
+        first = rng.randrange(
+            1, len(other.cells)
+        )  # a solution cell, so that its part stays with it
+        while not is_solution(other.cells[first]):
+            first -= 1
+        some = other.cells[first : first + rng.randint(2, len(other.cells))]
+        some[0].source = "\n".join(cell.source for cell in some)
+        other.cells = [cell for cell in other.cells if cell is some[0] or cell not in some]
+        found, wanted = (grade(world, book) for book in (other, plain))
+        assert {name: cell.points for name, cell in found.items()} == {
+            name: cell.points for name, cell in wanted.items()
+        }, f"seed {SEED}, case {number}: {len(some)} from {first}"
+
+
 def test_the_arrangements_are_such_as_mattered(grade: Grade) -> None:
     """Most arrangements run other code or another order, and many need a repair."""
     all_cases = [*cases(ARRANGE)]
@@ -542,6 +581,20 @@ def test_a_cell_that_needs_a_cell_which_was_moved_up_is_right(
     assert (
         notes["ofe-07-values-check"] == "checked with the course's own [OFE-05] in place of yours"
     )
+
+
+def test_a_merged_notebook_earns_everything_and_says_what_did_not_run(
+    tmp_path: Path, place: Sandbox
+) -> None:
+    submitted = handed_in(FILTERS, solution_cells(FILTERS))
+    first, *others = (cell_of(submitted, name) for name in solution_cells(FILTERS))
+    first.source = "\n\n".join(cell.source for cell in (first, *others))
+    submitted.cells = [cell for cell in submitted.cells if cell not in others]
+    cell_of(submitted, "ofe-01-import").source += "\nimport decimal"
+    graded = grade_for_real(FILTERS, submitted, tmp_path, place)
+    assert points(graded) == max_points(FILTERS)
+    assert "OFE-10 were found in the cell of Fig 4-2" in graded.result.reason
+    assert "added to the locked cell of OFE-01 was not run" in graded.result.reason
 
 
 def test_the_notebook_is_shown_in_the_student_s_order(tmp_path: Path, place: Sandbox) -> None:

@@ -130,7 +130,48 @@ def release_of(notebook: NotebookNode) -> NotebookNode:
     return next(r for r in map(release, NOTEBOOKS) if marked in map(grade_id, r.cells))
 
 
+def merge(notebook: NotebookNode, names: list[str], into: NotebookNode) -> None:
+    """Join cells to `into`, as Shift-M does."""
+    for cell in [cell for cell in notebook.cells if grade_id(cell) in names]:
+        into.source = f"{into.source}\n\n{cell.source}".strip()
+        notebook.cells.remove(cell)
+
+
+def code_cells(notebook: NotebookNode) -> list[str]:
+    return [n for cell in notebook.cells if cell.cell_type == "code" and (n := grade_id(cell))]
+
+
+def merge_each_with_the_next(notebook: NotebookNode) -> None:
+    mine = [
+        name for name in code_cells(notebook) if is_solution(notebook.cells[at(notebook, name)])
+    ]
+    for first, second in zip(mine[::2], mine[1::2], strict=False):
+        names = code_cells(notebook)
+        between = names[names.index(first) + 1 : names.index(second) + 1]
+        merge(notebook, between, notebook.cells[at(notebook, first)])
+
+
+def merge_all_into_the_first(notebook: NotebookNode) -> None:
+    first, *others = written(notebook)
+    merge(notebook, others, notebook.cells[at(notebook, first)])
+
+
+def merge_all_into_a_new_cell(notebook: NotebookNode) -> None:
+    """Leave the stubs where they are."""
+    stubs = release_of(notebook)
+    sources = [cell.source for cell in notebook.cells if grade_id(cell) in written(notebook)]
+    notebook.cells = [*stubs.cells, own("\n".join(sources))]
+
+
+def merge_the_whole_notebook(notebook: NotebookNode) -> None:
+    whole = own("")
+    merge(notebook, code_cells(notebook), whole)
+    notebook.cells.append(whole)
+
+
 WAYS = (
+    *(merge_each_with_the_next, merge_all_into_the_first, merge_all_into_a_new_cell),
+    merge_the_whole_notebook,
     *(lose_marks, lose_marks_and_ids, lose_all_but_place, lose_the_solutions_marks),
     *(name_as_in_an_older_release, answer_under_the_stub, answer_under_the_check),
     *(answer_in_the_check, answer_in_place_of_the_check),
@@ -169,6 +210,80 @@ def test_what_was_recognised_by_what_is_said() -> None:
         "OFE-05 by the first comment; OFE-07 by the place"
     ]
     assert recognise(complete(FILTERS), release(FILTERS)).remarks == []
+
+
+def merged(*texts: str) -> NotebookNode:
+    """The release with these texts in the cell of Fig 4-2."""
+    submitted = release(FILTERS)
+    submitted.cells[at(submitted, "fig-4-2-blur")].source = "\n".join(texts)
+    return submitted
+
+
+BLUR, SUM = "# [Fig 4-2] two kernels that blur\nblur = 1", "# [Fig 4-3] the neighbourhood sum"
+
+
+def test_where_a_merged_answer_was_found_is_said() -> None:
+    submitted = merged("import os", BLUR, f"{SUM} \nn = 2")
+    found = recognise(submitted, release(FILTERS))
+    assert found.remarks == ["the answer to Fig 4-3 was found in the cell of Fig 4-2"]
+    assert found.cells["fig-4-2-blur"].source == f"import os\n{BLUR}"
+    assert found.cells["fig-4-3-neighbourhood-sum"].source == f"{SUM} \nn = 2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'text = """\n{SUM}\n"""',
+        f"def f():\n    x = 1\n{SUM}\n    return x",
+        f"if True:\n    x = 1\n{SUM}\nelse:\n    x = 2",
+        f"x = [\n{SUM}\n]",
+        f"@property\n{SUM}\ndef f(self): pass",
+        f"x = 1 + \\\n2 \\\n{SUM}",
+        f"if True:\n    {SUM}\n    x = 1",
+        f"{SUM}\nx = 1\n{SUM}\nx = 2",
+    ],
+)
+def test_a_line_within_a_statement_or_one_that_comes_twice_splits_no_cell(text: str) -> None:
+    submitted = merged(BLUR, text)
+    assert found_in(submitted)["fig-4-2-blur"] == f"{BLUR}\n{text}"
+
+
+@pytest.mark.parametrize(
+    "text", ["x = (1", "x = 'a", "def f(:\n    pass", "!echo don't", "x = = 1"]
+)
+def test_a_mistake_in_one_answer_does_not_hide_the_next(text: str) -> None:
+    found = found_in(merged(BLUR, text, f"{SUM}\nn = 2"))
+    assert found["fig-4-2-blur"] == f"{BLUR}\n{text}"
+    assert found["fig-4-3-neighbourhood-sum"] == f"{SUM}\nn = 2"
+
+
+def test_an_answer_in_its_own_cell_counts_before_a_merged_copy() -> None:
+    submitted = merged(BLUR, f"{SUM}\nn = 2")
+    submitted.cells[at(submitted, "fig-4-3-neighbourhood-sum")].source = f"{SUM}\nn = 3"
+    found = found_in(submitted)
+    assert found["fig-4-3-neighbourhood-sum"] == f"{SUM}\nn = 3"
+    assert found["fig-4-2-blur"] == f"{BLUR}\n{SUM}\nn = 2"
+
+
+def test_several_merged_answers_are_named_together() -> None:
+    submitted = complete(FILTERS)
+    mine = ["fig-4-3-neighbourhood-sum", "ofe-04-edge-filter"]
+    merge(submitted, mine, submitted.cells[at(submitted, "fig-4-2-blur")])
+    assert recognise(submitted, release(FILTERS)).remarks == [
+        "the answers to Fig 4-3, OFE-04 were found in the cell of Fig 4-2"
+    ]
+
+
+def test_a_copy_of_a_given_cell_in_an_answer_runs_there() -> None:
+    given = release(FILTERS).cells[at(release(FILTERS), "fig-4-3-patch")].source
+    assert found_in(merged(BLUR, given))["fig-4-2-blur"] == f"{BLUR}\n{given}"
+
+
+def test_code_behind_a_merged_check_stays_with_the_answer() -> None:
+    submitted = merged(BLUR)
+    check = submitted.cells.pop(at(submitted, "fig-4-2-blur-check"))
+    submitted.cells[at(submitted, "fig-4-2-blur")].source += f"\n{check.source}\nmore = 1"
+    assert found_in(submitted)["fig-4-2-blur"] == f"{BLUR}\nmore = 1"
 
 
 def test_the_label_alone_tells_under_another_title() -> None:
@@ -232,6 +347,49 @@ def test_an_answer_in_the_grade_cell_beside_a_done_cell_is_named() -> None:
     )
 
 
+def remarks_on(changes: dict[str, Callable[[str], str]], submitted: NotebookNode) -> list[str]:
+    for name, change in changes.items():
+        cell = submitted.cells[at(submitted, name)]
+        cell.source = change(cell.source)
+    return recognise(submitted, release(FILTERS)).remarks
+
+
+def test_what_was_added_to_locked_cells_is_named() -> None:
+    changes = {
+        "ofe-01-import": lambda text: f"{text}\nimport pandas as P_",
+        "ofe-02-data": lambda text: f"def helper():\n    return 1\n\n{text}",
+        "ofe-05-graph-check": lambda text: f"{text}\nmine = 1",
+    }
+    assert remarks_on(changes, complete(FILTERS)) == [
+        "what was added to the locked cell of OFE-01, OFE-02, OFE-05 was not run; write code of "
+        "your own in a cell of your own or in the answer's cell"
+    ]
+
+
+def test_of_another_release_only_what_the_student_uses_counts_as_added() -> None:
+    changes = {
+        "ofe-01-import": lambda text: text.replace(
+            "import numpy as np", "import numpy as np, pandas as P_"
+        ),
+        "ofe-02-data": lambda text: f"{text}\nother = 1",
+    }
+    assert remarks_on(changes, complete(FILTERS)) == []
+    submitted = complete(FILTERS)
+    submitted.cells.append(own("P_.DataFrame()"))
+    (remark,) = remarks_on(changes, submitted)
+    assert remark.startswith("what was added to the locked cell of OFE-01 was not run")
+
+
+def test_comments_white_space_and_magic_commands_are_nothing_added() -> None:
+    changes = {
+        name: lambda text: "%matplotlib inline\n# mine\n\n" + text.replace("\n", "  # x\n\n") + " "
+        for name in ("ofe-01-import", "ofe-02-data", "fig-4-3-patch")
+    }
+    assert remarks_on(changes, complete(FILTERS)) == []
+    for name in NOTEBOOKS:
+        assert recognise(release(name), release(name)).remarks == []
+
+
 def test_a_grade_cell_of_another_release_is_no_answer() -> None:
     submitted = release(FILTERS)
     for cell in submitted.cells:
@@ -271,6 +429,8 @@ def test_a_long_line_takes_little_time() -> None:
         " " * 2_000_000 + "x",
         "x:" * 1_000_000,
         "\n" * 2_000_000,
+        f"x\n{SUM}\n" + " " * 390_000 + "$",
+        f"x\n{SUM}\n'''" + "\n" * 390_000,
     ):
         submitted.cells.insert(here, own(text))
     started = time.process_time()

@@ -3,13 +3,17 @@
 A cell has several marks: nbgrader's `grade_id`, nbformat's id, its full text, the label in its
 first comment, lines of the stub, and its place between its neighbours.  The first mark that decides
 wins; an ambiguous cell is left unmatched.  An untouched cell gives way to one in which its answer
-was typed.  Nobody gains an advantage: however a cell is recognised, it runs at the release's place,
-and a student could have set that `grade_id` by hand.
+was typed.  A cell into which others were merged is split before the first lines of those others.
+Nobody gains an advantage: however a cell is recognised, it runs at the release's place, and a
+student could have set that `grade_id` by hand.
 """
 
 from __future__ import annotations
 
+import copy
+import io
 import re
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +22,7 @@ from nbformat import NotebookNode
 
 from autograder.engine.cells import (
     grade_id,
+    is_autograded,
     is_solution,
     label,
     solution_of,
@@ -33,7 +38,16 @@ _BINDS = re.compile(
     r"[ \t]*(?:(?:async +)?(?:def|class) +([^\W\d]\w*)|for +([\w ,()]+?) +in "
     r"|([\w ,()*]+)(?::[^=]*)?=(?!=))"
 )
+_IMPORTS = re.compile(r"[ \t]*(?:from +[\w. ]+ )?import +([\w., ]+)")
 LONG = 200  # characters of a line that are searched for names
+MERGED = 400_000  # characters of cells that are searched for merged ones
+MOST = 1000  # characters of a line in a cell whose tokens are looked at
+LOCKED = 20_000  # characters of a locked cell that is compared with the release
+_GOES_ON = {"else", "elif", "except", "finally"}  # they continue the statement before them
+_SPACE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    tokenize.ENDMARKER,
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +74,28 @@ class Recognised:
         cells: the matches, by `grade_id`.
         passed_over: positions of untouched cells whose answer was found elsewhere.
         remarks: for the student and the instructor.
+        submitted: the submitted cells, merged ones split; all positions count in this list.
 
     """
 
     cells: dict[str, Match] = field(default_factory=dict)
     passed_over: set[int] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
+    submitted: list[NotebookNode] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a merged cell that begins with the first line of another cell of the release.
+
+    Attributes:
+        name: that cell.
+        where: the cell in which it was found, in words.
+
+    """
+
+    name: str
+    where: str
 
 
 def recognise(submitted: NotebookNode, release: NotebookNode) -> Recognised:
@@ -73,31 +103,53 @@ def recognise(submitted: NotebookNode, release: NotebookNode) -> Recognised:
 
     The time is proportional to the text of both, and to the product of their numbers of cells.
     """
-    search = _Search(submitted, release)
+    search = _searched(submitted.cells, release, {})
+    cells, pieces = _Merged(search).split()
+    if pieces:
+        search = _searched(cells, release, pieces)
+    return Recognised(search.found, search.passed_over, search.remarks(), cells)
+
+
+def _searched(
+    cells: list[NotebookNode], release: NotebookNode, pieces: Mapping[int, _Piece]
+) -> _Search:
+    search = _Search(cells, release, pieces)
     search.by_marks()
     search.by_key("the cell's id", lambda cell: cell.get("id"))
     search.by_key("the text", lambda cell: _bare(cell.source) or None)
     search.by_key("the first comment", lambda cell: _first_comment(cell.source))
+    search.in_pieces()
     search.by_lines()
     search.by_label()
     search.by_place()
     search.in_grade_cells()
-    return Recognised(search.found, search.passed_over, search.remarks())
+    search.in_locked_cells()
+    return search
 
 
 class _Search:
-    """The cells found so far, and the cells still to be matched."""
+    """The cells found so far, and the cells still to be matched.
 
-    def __init__(self, submitted: NotebookNode, release: NotebookNode) -> None:
-        self.submitted: list[NotebookNode] = list(submitted.cells)
+    pieces: parts of merged cells, by position; each can only be the cell that it names.
+    """
+
+    def __init__(
+        self,
+        submitted: list[NotebookNode],
+        release: NotebookNode,
+        pieces: Mapping[int, _Piece],
+    ) -> None:
+        self.submitted = list(submitted)
+        self.pieces = pieces
         self.known = {name: cell for cell in release.cells if (name := grade_id(cell))}
         self.place = {name: at for at, name in enumerate(self.known)}
         self.owner = dict(solution_of(release))  # grade cell → solution cell
         self.texts = {_bare(cell.source) for cell in release.cells}
         self.found: dict[str, Match] = {}
-        self.taken: set[int] = set()
+        self.taken: set[int] = set(pieces)
         self.passed_over: set[int] = set()
         self.doubts: list[str] = []
+        self.looked_at: set[str] = set()  # grade cells with a remark of their own
 
     # -- state ----------------------------------------------------------------------------
 
@@ -155,6 +207,19 @@ class _Search:
             names = owners.get(key(cell), [])
             if len(names) == 1:
                 self._take(names[0], at, by)
+
+    def in_pieces(self) -> None:
+        """In parts of merged cells; copies of what the release has anyway are dropped."""
+        for at, piece in self.pieces.items():
+            name, source = piece.name, self.submitted[at].source
+            if is_solution(self.known[name]):
+                self._take(name, at, piece.where)
+                drop = self._untouched(name, source)
+            else:
+                self.found.setdefault(name, Match(at, piece.where, source))
+                drop = True
+            if drop and (name not in self.found or self.found[name].at != at):
+                self.passed_over.add(at)
 
     def by_lines(self) -> None:
         """By lines that only one cell of the release has: half of them, or two."""
@@ -285,6 +350,7 @@ class _Search:
                     continue  # it may be another release's grade cell
             if not _made(typed) & self._words(name):
                 continue
+            self.looked_at.add(check)
             if self.is_open(name) and (given in whole or typed == whole):
                 before = self.found.get(name)
                 self.found[name] = Match(before.at if before else None, "the grade cell", typed)
@@ -293,6 +359,44 @@ class _Search:
                     f"what was typed into the grade cell of {label(name)} does not count; "
                     "write it into the cell above"
                 )
+
+    def in_locked_cells(self) -> None:
+        """Name the locked cells to which a student has added code, which does not run.
+
+        If a statement of the release is missing anywhere, the cells may be another release's.  Then
+        an addition is only what binds a name that the student's code uses and nothing else binds.
+        """
+        more: dict[str, list[str]] = {}
+        lacking = False
+        for name, match in self.found.items():
+            given = self.known[name]
+            if is_solution(given) or given.cell_type != "code" or name in self.looked_at:
+                continue
+            if not self._untouched(name, match.source):
+                found, wanted = (Counter(_statements(t)) for t in (match.source, given.source))
+                lacking = lacking or bool(wanted - found)
+                more[name] = list(found - wanted)
+        if lacking and any(more.values()):
+            unbound = self._unbound()
+            more = {name: [t for t in own if _bound(t) & unbound] for name, own in more.items()}
+        where = [label(name) for name in self.known if more.get(name)]
+        if where:
+            cells = ", ".join(dict.fromkeys(where))
+            self.doubts.append(
+                f"what was added to the locked cell of {cells} was not run; write code of your own "
+                "in a cell of your own or in the answer's cell"
+            )
+
+    def _unbound(self) -> set[str]:
+        """The names in the student's code that neither this code nor the release binds."""
+        answers = [match.source for name, match in self.found.items() if self._is_answer(name)]
+        own = [cell.source for _, cell in self.loose() if cell.cell_type == "code"]
+        given = [cell.source for cell in self.known.values() if cell.cell_type == "code"]
+        used = {word for text in [*answers, *own] for word in _WORD.findall(text)}
+        return used - {name for text in [*answers, *own, *given] for name in _bound(text)}
+
+    def _is_answer(self, name: str) -> bool:
+        return is_solution(self.known[name]) and self.known[name].cell_type == "code"
 
     @staticmethod
     def _is_no_check(text: str, check: str) -> bool:
@@ -305,10 +409,12 @@ class _Search:
     def remarks(self) -> list[str]:
         """How cells were recognised, and which text does not count."""
         by: dict[str, list[str]] = {}
+        pieces: dict[str, list[str]] = {}
         for name, match in sorted(self.found.items(), key=lambda item: self.place[item[0]]):
             written = is_solution(self.known[name]) and not self._untouched(name, match.source)
             if written and match.by != MARK:
-                by.setdefault(match.by, []).append(label(name))
+                groups = pieces if match.at in self.pieces else by
+                groups.setdefault(match.by, []).append(label(name))
         typed = by.pop("the grade cell", [])
         parts = [f"{', '.join(names)} by {what}" for what, names in by.items()]
         said = [f"recognised without {MARK}: {'; '.join(parts)}"] if parts else []
@@ -316,7 +422,223 @@ class _Search:
             said.append(
                 f"what was typed into the grade cell of {', '.join(typed)} was taken for the answer"
             )
+        for where, names in pieces.items():
+            one = len(names) == 1
+            answers = f"the answer{'' if one else 's'} to {', '.join(dict.fromkeys(names))}"
+            said.append(f"{answers} {'was' if one else 'were'} found in {where}")
         return said + list(dict.fromkeys(self.doubts))
+
+
+class _Merged:
+    """Splits cells into which a student has merged others.
+
+    A part begins at the first line of another cell of the release, if that line is a comment that
+    stands between two statements.  It is split off if that other cell was not handed in or not
+    written, or if it is a copy of what the release has anyway.
+    """
+
+    def __init__(self, search: _Search) -> None:
+        self.search = search
+        self.left = MERGED
+        self.owners: defaultdict[str, list[str]] = defaultdict(list)
+        for name, cell in search.known.items():
+            line = _first_line(cell.source)
+            if cell.cell_type == "code" and line.startswith("#"):
+                self.owners[_plain(line)].append(name)
+        self.at = {match.at: name for name, match in search.found.items()}
+
+    def split(self) -> tuple[list[NotebookNode], dict[int, _Piece]]:
+        """The submitted cells, merged ones split, and which of them are pieces, by position."""
+        cells: list[NotebookNode] = []
+        pieces: dict[int, _Piece] = {}
+        for at, cell in enumerate(self.search.submitted):
+            own = self._own(at)
+            parts = self._parts(at, cell, own)
+            if len(parts) < 2:
+                cells.append(cell)
+                continue
+            where = f"the cell of {label(own)}" if own else "a cell with several parts"
+            for number, (name, source) in enumerate(parts):
+                if name is not None and (number or name != own):
+                    pieces[len(cells)] = _Piece(name, where)
+                cells.append(_part(cell, source, len(cells) in pieces))
+        return cells, pieces
+
+    def _own(self, at: int) -> str | None:
+        """The cell that this one is by a mark of the cell as a whole or of its beginning."""
+        name = self.at.get(at)
+        if name is None:
+            return None
+        sure = (MARK, "the cell's id", "the text", "the first comment")
+        return name if self.search.found[name].by in sure else None
+
+    def _parts(self, at: int, cell: NotebookNode, own: str | None) -> list[tuple[str | None, str]]:
+        """The cell's parts, each with the name of its cell; none if it stays whole."""
+        if cell.cell_type != "code" or not self._may_be_merged(cell.source):
+            return []
+        segments = self._segments(cell.source, own)
+        times = Counter(name for name, _ in segments if name and is_solution(self._known(name)))
+        if any(number > 1 for number in times.values()):
+            return []
+        parts: list[tuple[str | None, str]] = [(own, "")]
+        for name, text in segments:
+            if name and name != own and self._is_wanted(name, text, at):
+                parts.append((name, text))
+                continue
+            here = 0 if name and name == own else len(parts) - 1
+            while here and not is_solution(self._known(parts[here][0] or "")):
+                here -= 1
+            whose, before = parts[here]
+            parts[here] = (whose, f"{before}\n{text}" if before else text)
+        if own is None and not parts[0][1].strip():
+            del parts[0]
+        others = [name for name, _ in parts if name and name not in (own, self.at.get(at))]
+        return parts if any(self._is_lost(name) for name in others) else []
+
+    def _known(self, name: str) -> NotebookNode:
+        return self.search.known[name]
+
+    def _may_be_merged(self, source: str) -> bool:
+        """Whether a further line is another cell's first; long cells are not looked into."""
+        if len(source) > self.left:
+            return False
+        further = source.strip().split("\n")[1:]
+        if not any(line.startswith("#") and _plain(line) in self.owners for line in further):
+            return False
+        self.left -= len(source)
+        return True
+
+    def _segments(self, source: str, own: str | None) -> list[tuple[str | None, str]]:
+        """The text before the first line of a cell, and from each such line to the next.
+
+        What follows the text of a locked cell is a segment without a name.
+        """
+        lines = source.split("\n")
+        starts = [at for at in _between_statements(source) if _plain(lines[at]) in self.owners]
+        ends = [*starts[1:], len(lines)]
+        texts = ["\n".join(lines[at:end]) for at, end in zip(starts, ends, strict=True)]
+        head = "\n".join(lines[: starts[0]]) if starts else source
+        names: list[str | None] = []
+        for at, text in zip(starts, texts, strict=True):
+            names.append(self._name(_plain(lines[at]), text, own, names))
+        if names and own not in (None, names[0]) and not head.strip() and own not in names[1:]:
+            names[0] = None  # the cell's mark counts for more than its first line
+        segments: list[tuple[str | None, str]] = [(None, head)]
+        for name, text in zip(names, texts, strict=True):
+            given = _bare(self._known(name).source) if name else ""
+            if name and not is_solution(self._known(name)) and _bare(text).startswith(given + "\n"):
+                rest = _bare(text).removeprefix(given).strip("\n")
+                segments += [(name, given), (None, rest)]
+            else:
+                segments.append((name, text.rstrip()))
+        return segments
+
+    def _name(self, line: str, text: str, own: str | None, before: list[str | None]) -> str | None:
+        """The cell whose first line this is; of several locked ones, the one with this text."""
+        names = self.owners[line]
+        if own in names or len(names) == 1:
+            return own if own in names else names[0]
+        if any(is_solution(self._known(name)) for name in names):
+            return None
+        given = [name for name in names if _bare(text).startswith(_bare(self._known(name).source))]
+        return next((name for name in [*given, *names] if name not in before), names[0])
+
+    def _is_wanted(self, name: str, text: str, at: int) -> bool:
+        """Whether a segment becomes a piece of its own."""
+        if is_solution(self._known(name)):
+            return self.search.is_open(name) or at in self._places(name)
+        missing = name not in self.search.found or at in self._places(name)
+        return _bare(text) == _bare(self._known(name).source) or (
+            missing and is_autograded(self._known(name))
+        )
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether a cell was not handed in, or an answer not written, in a cell of its own.
+
+        A copy of a given cell alone splits no cell: the student may want it to run there.
+        """
+        if is_solution(self._known(name)):
+            return True
+        return name not in self.search.found
+
+    def _places(self, name: str) -> set[int | None]:
+        """Where a cell was found; an answer in a grade cell was found at the grade cell's place."""
+        found, owner = self.search.found, self.search.owner
+        if found[name].at is not None:
+            return {found[name].at}
+        return {found[check].at for check in owner if owner[check] == name and check in found}
+
+
+def _part(cell: NotebookNode, source: str, is_piece: bool) -> NotebookNode:
+    """A part of a merged cell; a piece has no marks."""
+    if is_piece:
+        return NotebookNode(cell_type="code", metadata=NotebookNode(), source=source)
+    part = copy.copy(cell)
+    part.source = source
+    return part
+
+
+def _between_statements(source: str) -> list[int]:
+    """The positions of the lines at column 0 that are comments between two statements.
+
+    If the cell leaves a bracket open, comments within it count, too.
+    """
+    if not _is_tame(source):
+        return []
+    free: list[int] = []
+    waiting: list[int] = []  # until the next statement shows whether they stand before it
+    inside: list[int] = []
+    depth, starts, decorated = 0, True, False
+    try:
+        for kind, text, (row, column), _, _ in tokenize.generate_tokens(
+            io.StringIO(source).readline
+        ):
+            if kind == tokenize.COMMENT and column == 0 and (depth or starts):
+                (inside if depth else waiting).append(row - 1)
+            elif kind == tokenize.NEWLINE:
+                starts = True
+            elif kind not in _SPACE:
+                if starts:
+                    free += (
+                        waiting if column == 0 and text not in _GOES_ON and not decorated else []
+                    )
+                    waiting, starts, decorated = [], False, text == "@"
+                if kind == tokenize.OP:
+                    depth = max(0, depth + (text in "([{") - (text in ")]}"))
+    except (tokenize.TokenError, SyntaxError):
+        free += inside
+    return sorted(free + waiting)
+
+
+def _is_tame(source: str) -> bool:
+    """Whether its tokens take little time; a line's may grow with the square of its length."""
+    return all(len(line) <= MOST for line in source.split("\n"))
+
+
+def _statements(source: str) -> list[str]:
+    """The statements of a cell, one a line, without comments, white space and magic commands."""
+    found: list[list[str]] = [[]]
+    if len(source) > LOCKED or not _is_tame(source):
+        return []
+    try:
+        for kind, text, *_ in tokenize.generate_tokens(io.StringIO(source).readline):
+            if kind == tokenize.NEWLINE:
+                found.append([])
+            elif kind not in _SPACE and text.strip():
+                found[-1].append(text)
+    except (tokenize.TokenError, SyntaxError):
+        pass  # what was read so far is enough
+    return [" ".join(words) for words in found if words and words[0] not in ("%", "!")]
+
+
+def _bound(source: str) -> set[str]:
+    """The names that a text binds, those that it imports among them."""
+    names = _made(source)
+    for line in source.splitlines():
+        if found := _IMPORTS.match(line[:LONG]):
+            parts = (part.split() for part in found[1].split(","))
+            names |= {words[-1] if "as" in words else words[0] for words in parts if words}
+    return names
 
 
 def _aligned(pairs: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]]:
@@ -354,6 +676,10 @@ def _aligned(pairs: Mapping[int, list[tuple[int, int]]]) -> list[tuple[int, int]
 def _bare(source: str) -> str:
     """The text without whitespace that editors change by themselves."""
     return "\n".join(line.rstrip() for line in source.strip().splitlines())
+
+
+def _plain(line: str) -> str:
+    return " ".join(line.split())
 
 
 def _first_line(source: str) -> str:

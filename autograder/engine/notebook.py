@@ -54,17 +54,17 @@ def restore(
 
     found: maps the release's cells to the submitted ones, as `recognise` returns it.
 
-    Editors that split a cell give both halves its `grade_id`: a further cell with the id of a found
-    one is the student's own, and `piece_of` in its metadata names the other.  A grade cell that was
-    moved before its solution cell goes back behind it; a deleted cell comes back behind its
-    neighbour in the release.
+    Its parts replace a cell into which others were merged.  Editors that split a cell give both
+    halves its `grade_id`: a further cell with the id of a found one is the student's own, and
+    `piece_of` in its metadata names the other.  A grade cell that was moved before its solution
+    cell goes back behind it; a deleted cell comes back behind its neighbour in the release.
     """
     found = found or recognise(submitted, release)
     known = {name: cell for cell in release.cells if (name := grade_id(cell))}
     texts = {cell.source for cell in release.cells if cell.cell_type == "markdown"}
     at = {match.at: name for name, match in found.cells.items() if match.at is not None}
     cells: list[NotebookNode] = []
-    for position, cell in enumerate(submitted.cells):
+    for position, cell in enumerate(found.submitted):
         if position in found.passed_over:
             continue
         if position in at:
