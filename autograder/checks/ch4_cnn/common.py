@@ -1240,9 +1240,10 @@ class StrokeLoopChecks:
     def test_measured(self, log: TrainingLog) -> None:
         looked = {*log.evaluated, *log.alongside}
         due = range(self.every, self.steps, self.every)  # the check cell measures after the last
-        # One step before or after: a count that is off by one costs points above.
+        # A wrong number of steps, or a count that is off by one, costs points above.
         diagnose(
-            all(looked & {step - 1, step, step + 1} for step in due),
+            all(looked & {step - 1, step, step + 1} for step in due)
+            or (log.steps != self.steps and looked & set(range(1, log.steps + 1))),
             (
                 lambda: not looked & set(range(1, self.steps)),
                 "loss and accuracy are not measured while the training runs: fetch both with one "
