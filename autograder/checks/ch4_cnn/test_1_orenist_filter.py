@@ -83,6 +83,11 @@ class TestBlurKernels:
             assert abs(weights.sum() - 1) < 1e-6
 
 
+def turned(kernel: np.ndarray, patch: np.ndarray, negative: bool) -> np.ndarray:
+    """The kernel or its negative, so that its sum over the patch has the wanted sign."""
+    return -kernel if ((patch * kernel).sum() < 0) != negative else kernel
+
+
 @grade_cell("fig-4-3-neighbourhood-sum-check")
 class TestNeighbourhoodSum:
     @check(
@@ -102,8 +107,9 @@ class TestNeighbourhoodSum:
         weight=2,
     )
     def test_any(self, notebook: Notebook, rng: np.random.Generator) -> None:
-        for shape in ((3, 3), (5, 5), (2, 7), (6, 3), (1, 4)):
-            self.sums(notebook, rng.uniform(0, 255, shape), rng.normal(size=shape))
+        for negative, shape in enumerate([(3, 3), (5, 5), (2, 7), (6, 3), (1, 4)]):
+            patch = rng.uniform(0, 255, shape)
+            self.sums(notebook, patch, turned(rng.normal(size=shape), patch, negative % 2 == 1))
 
     @check(
         "Whole and negative numbers are summed right, and the arguments stay as they are",
@@ -112,7 +118,7 @@ class TestNeighbourhoodSum:
     )
     def test_kinds(self, notebook: Notebook, rng: np.random.Generator) -> None:
         grey = rng.integers(0, 256, (4, 5))
-        self.sums(notebook, grey, rng.normal(size=(4, 5)))
+        self.sums(notebook, grey, turned(rng.normal(size=(4, 5)), grey, negative=True))
         self.sums(notebook, grey.astype(np.uint8), rng.normal(size=(4, 5)))
         self.sums(notebook, grey - 300, grey - 128)
         patch, kernel = rng.normal(size=(2, 3, 3))

@@ -281,7 +281,10 @@ def listed(
         apart = np.abs(everything - np.log(np.maximum(p, TINY))).max(axis=1)
         if not apart.min() < 0.01:
             return wrong
-        found.append(replace(known[apart.argmin()], prediction=prediction, actual=actual))
+        own = known[apart.argmin()]
+        if (prediction, actual) != (own.actual, own.prediction):  # the title has its own order
+            own = replace(own, prediction=prediction, actual=actual)
+        found.append(own)
     return found
 
 
