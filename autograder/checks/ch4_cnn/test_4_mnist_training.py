@@ -291,7 +291,8 @@ class TestTrainingLoop:
             (
                 lambda: len(rows) == 1 and BATCH < rows[0] < len(p),
                 lambda: (
-                    f"loss and accuracy are measured on {rows[0]} digits: the test set has {len(p)}"
+                    f"loss and accuracy are measured on {rows[0]} digits: feed "
+                    f"mnist.test.images and mnist.test.labels, all {len(p)}"
                 ),
             ),
         )
@@ -493,7 +494,11 @@ class TestResume:
         hint="sess and saver in resume are its arguments: saver.restore(sess, path)",
     )
     def test_arguments(self, graph: Graph) -> None:
+        session = graph.trained()
+        session.load(b0=np.ones(10))
         self.resume(graph)
+        if (session.weight("b0") == 1).all():
+            return  # it puts nothing back, which costs points above
         for name, arguments in (
             ("sess", (None, {"name": "saver"}, ".")),
             ("saver", ({"name": "sess"}, None, ".")),
