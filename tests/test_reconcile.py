@@ -663,7 +663,7 @@ STEPS = {
     "copying": ("autograder.hub.inbound.collect", OSError("no space left on device")),
     "collecting": ("autograder.hub.reconcile.Reconciler._install", OSError("disk is gone")),
     "recording": (
-        "autograder.record.gradebook.Gradebook.autograde",
+        "autograder.record.gradebook.Gradebook.record",
         PermissionError("somebody else's file"),
     ),
     "feedback": ("autograder.record.gradebook.Gradebook.generate_feedback", UserError("broken")),
@@ -795,13 +795,15 @@ sys.path.insert(0, {tests!r})
 from exchange import Scripted
 from autograder.course import Course
 from autograder.record.gradebook import Gradebook
+from autograder.record.nbgrader_glue import grade_submission
 
 course = Course.at(Path(sys.argv[1]))
-Scripted(course)
+engine = Scripted(course)
 gradebook = Gradebook(course)
 print("ready", flush=True)
 for _ in range({times}):
-    gradebook.autograde({assignment!r}, {student!r})
+    found = grade_submission(engine, {student!r}, {assignment!r})
+    gradebook.record({assignment!r}, {student!r}, found)
     gradebook.generate_feedback({assignment!r}, {student!r})
 print("done", flush=True)
 """
