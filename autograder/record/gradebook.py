@@ -162,10 +162,15 @@ class Gradebook:
 
         Raises UserError if that fails.
         """
-        with temp_attrs(self._coursedir, assignment_id=assignment, student_id=student):
-            converter = DefiniteAutograde(self._coursedir, graded, parent=self._api)
-            converter.force = converter.create_student = True
-            self._watch("autograde", (assignment, student), lambda: capture_log(converter))
+
+        def run() -> dict[str, Any]:
+            with temp_attrs(self._coursedir, assignment_id=assignment, student_id=student):
+                converter = DefiniteAutograde(self._coursedir, graded, parent=self._api)
+                converter.force = converter.create_student = True
+                outcome: dict[str, Any] = capture_log(converter)
+            return outcome
+
+        self._watch("autograde", (assignment, student), run)
 
     def generate_feedback(self, assignment: str, student: str) -> None:
         """Run `nbgrader generate_feedback --force` for one student; may raise UserError."""
