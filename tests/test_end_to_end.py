@@ -219,7 +219,7 @@ def rows(course: CourseCopy) -> dict[str, list[tuple[str, ...]]]:
 def written(course: CourseCopy) -> dict[str, object]:
     """Every file of the graded submissions.
 
-    Two runs of a student's own cells may print something else, so their outputs do not count.
+    Two runs of a student's own cells may print something else, and at another time.
     """
     folder = course.root / "autograded"
     files: dict[str, object] = {}
@@ -229,6 +229,7 @@ def written(course: CourseCopy) -> dict[str, object]:
         if path.suffix == ".ipynb":
             files[name] = notebook = nbformat.read(path, as_version=4)
             for cell in notebook.cells:
+                cell.metadata.pop("execution", None)
                 if cell.cell_type == "code" and not is_autograded(cell):
                     cell.outputs = []
     return files
