@@ -143,9 +143,8 @@ def test_a_student_reads_what_is_wrong_with_a_file_not_what_it_stopped(
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr(f"ckpt/{INDEX}", POINTER)
         packed.writestr(f"ckpt/{DATA}", POINTER)
-    bits, reads = hints(grade_notebook(job))
-    assert bits.startswith(f"{DATA} is only a pointer of Git LFS")
-    assert "must lie whole beside the notebook" in reads
+    for hint in hints(grade_notebook(job)):  # of the values, and of what they read
+        assert hint.startswith(f"{DATA} is only a pointer of Git LFS")
 
 
 def test_another_format_is_named_on_another_machine_too(
