@@ -25,7 +25,7 @@ from rich.table import Table
 
 from autograder.course import Course, check_name, write_whole
 from autograder.engine.finding import is_archive, listed, same_letters
-from autograder.engine.grade import Graded, Job, cache_key, cannot_grade
+from autograder.engine.grade import Graded, cache_key, cannot_grade
 from autograder.engine.pool import Engine, one_run
 from autograder.engine.results import NotebookResult, SubmissionResult
 from autograder.errors import UserError, nearest, printable
@@ -137,7 +137,10 @@ def grade_class(
     }
     gradebook = Gradebook(course)
     recorded = set(gradebook.scores(assignment))
-    states = {student: _state(course, student, work) for student in recordable}
+    # What a student's record depends on besides the results themselves.
+    states = {student: sha256() for student in recordable}
+    for job, student in work.items():
+        states[student].update(cache_key(job).encode())
     waiting: dict[str, dict[str, Graded]] = {student: {} for student in recordable}
     with one_run(), contextlib.closing(engine.grade(work, force)) as outcomes:
         for job, graded in outcomes:
@@ -149,7 +152,7 @@ def grade_class(
             mine = waiting.pop(student)
             found = [mine[name].result for name in plan.notebooks]
             results[student] = SubmissionResult(student, assignment, found)
-            wanted = {"state": states[student], "results": results[student].to_json()}
+            wanted = {"state": states[student].hexdigest(), "results": results[student].to_json()}
             if force or student not in recorded or not _is_recorded(plan, student, wanted):
                 gradebook.record(assignment, student, {name: mine[name] for name in plan.notebooks})
                 write_whole(_mark(plan, student), json.dumps(wanted))
@@ -162,15 +165,6 @@ def _refused(plan: Plan, engine: Engine, student: str, why: str) -> SubmissionRe
     jobs = [engine.job(student, plan.assignment, name) for name in plan.notebooks]
     notebooks = [cannot_grade(job, why).result for job in jobs]
     return SubmissionResult(printable(student), plan.assignment, notebooks)
-
-
-def _state(course: Course, student: str, work: dict[Job, str]) -> str:
-    """What a student's record depends on besides the results themselves."""
-    digest = sha256()
-    for job, owner in work.items():
-        if owner == student:
-            digest.update(cache_key(job).encode())
-    return digest.hexdigest()
 
 
 def _mark(plan: Plan, student: str) -> Path:
