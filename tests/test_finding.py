@@ -179,6 +179,7 @@ def test_its_cells_tell_what_a_file_of_any_name_is(tmp_path: Path, name: str) ->
         (f"{FILTERS}.html", b"<!DOCTYPE html><html>" + work()),
         (f"{FILTERS}.py", work()),
         ("notes", b'{"a": 1}'),
+        (FILTERS, b'{"a": 1}'),
     ],
 )
 def test_an_export_or_other_json_is_not_taken_for_a_notebook(
@@ -666,7 +667,7 @@ def test_what_leads_out_of_an_archive_is_taken_by_its_last_name(
 def test_a_name_in_an_archive_that_is_no_name_is_left_out(
     tmp_path: Path, place: Sandbox, name: str
 ) -> None:
-    put(tmp_path / "hw.zip", zipped({name: b"evil", BOOK: work()}))
+    put(tmp_path / "hw.zip", zipped({name: b"{evil", BOOK: work()}))
     assert laid(tmp_path, place)[0] == {BOOK: work()}
 
 

@@ -386,6 +386,8 @@ def test_comments_white_space_and_magic_commands_are_nothing_added() -> None:
         for name in ("ofe-01-import", "ofe-02-data", "fig-4-3-patch")
     }
     assert remarks_on(changes, complete(FILTERS)) == []
+    behind = {"ofe-01-import": lambda text: f"{text}\n# mine"}
+    assert remarks_on(behind, complete(FILTERS)) == []
     for name in NOTEBOOKS:
         assert recognise(release(name), release(name)).remarks == []
 
