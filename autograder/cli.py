@@ -236,11 +236,13 @@ def audit(
     course: CourseOption = HERE,
 ) -> None:
     """Grade known right and known wrong work, to judge the checks."""
-    from autograder import audit as auditing
+    from autograder.audit import report as reporting
+    from autograder.audit import run
+    from autograder.audit.tables import Tables
     from autograder.engine.pool import Engine
 
     here = Course.at(course)
-    tables = auditing.Tables(here, assignment)
+    tables = Tables(here, assignment)
     chosen = notebook or list(tables.sources)
     for name in [*chosen, *(all_of or [])]:
         if name not in tables.sources:
@@ -250,13 +252,13 @@ def audit(
     shown = Console(stderr=True, highlight=False) if json_ else console
     whole = chosen if all_ else all_of or []
     with Engine(here, jobs, scheduler=scheduler) as engine:
-        found = auditing.audit(tables, chosen, engine, jobs, shown, whole)
+        found = run.audit(tables, chosen, engine, jobs, shown, whole)
     if json_:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
-        auditing.show(found, console)
+        reporting.show(found, console)
     if report is not None and not found.misses:
-        report.write_text(auditing.report(found), encoding="utf-8")
+        report.write_text(reporting.report(found), encoding="utf-8")
     raise typer.Exit(1 if found.misses else 0)
 
 

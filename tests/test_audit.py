@@ -14,27 +14,24 @@ import pytest
 from rich.console import Console
 from submissions import ASSIGNMENT, ROOT
 
-from autograder import audit
-from autograder.audit import (
+from autograder.audit import report, run
+from autograder.audit.demands import TABLE, Demand, read_demands
+from autograder.audit.outcomes import Audit, Outcome, judge
+from autograder.audit.run import SAMPLE, sample
+from autograder.audit.tables import Tables
+from autograder.audit.trials import (
     ELSEWHERE,
     EQUIVALENT,
     KILLED,
     MUTANT,
     MUTATION,
     REWRITING,
-    SAMPLE,
     SEED,
     SURVIVES,
-    Audit,
     Check,
-    Outcome,
-    Tables,
     Trial,
-    judge,
-    sample,
 )
 from autograder.course import Course
-from autograder.demands import TABLE, Demand, read_demands
 from autograder.engine.grade import Graded
 from autograder.engine.pool import Engine
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
@@ -63,7 +60,7 @@ def test_every_solution_cell_has_ten_mutants(tables: Tables, trials: list[Trial]
 
 
 def test_every_check_is_demanded_of_a_mutant(tables: Tables) -> None:
-    assert audit.expected(tables, list(tables.checks)).never_killed == []
+    assert run.expected(tables, list(tables.checks)).never_killed == []
 
 
 def test_every_mutant_fails_something_and_says_what_the_hint_is(trials: list[Trial]) -> None:
@@ -94,18 +91,18 @@ def recorded(tables: Tables) -> Audit:
     some = re.search(r"^every one of (.+) was tried", text, re.MULTILINE)
     parts = re.findall(r"`(\S+)`", some[1]) if some else []
     whole = audited if "every one was tried" in text else parts
-    return audit.expected(tables, audited, whole)
+    return run.expected(tables, audited, whole)
 
 
 def test_the_report_is_current(recorded: Audit) -> None:
-    assert REPORT.read_text(encoding="utf-8") == audit.report(recorded), (
+    assert REPORT.read_text(encoding="utf-8") == report.report(recorded), (
         "run the command that the report names"
     )
 
 
 def test_the_readme_has_the_figures_of_the_report(recorded: Audit) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, value in audit.figures(recorded):
+    for name, value in report.figures(recorded):
         assert f"| {name} | {value} |" in readme
 
 
@@ -338,7 +335,7 @@ def test_another_seed_draws_another_sample(
     variants: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {trial.title for trial in sample(variants)}
-    monkeypatch.setattr(audit, "SAMPLE_SEED", audit.SAMPLE_SEED + 1)
+    monkeypatch.setattr(run, "SAMPLE_SEED", run.SAMPLE_SEED + 1)
     assert len(before - {trial.title for trial in sample(variants)}) > len(before) / 2
 
 
@@ -353,7 +350,7 @@ def test_an_explained_mutation_may_keep_full_marks(course: Course) -> None:
 
 def test_an_explanation_of_what_is_not_there_is_reported(course: Course) -> None:
     tables = write(course, EXPLAINED.replace("float(np", "int(np"))
-    found = audit.expected(tables, ["2-orenist-classification"])
+    found = run.expected(tables, ["2-orenist-classification"])
     assert len(found.stale) == 1
     assert found.stale[0] in found.misses
     assert found.stale[0].startswith(f"{SOLUTION}: the tables explain a mutation that there is not")
@@ -387,8 +384,8 @@ def test_all_variants_go_on_where_they_were_interrupted(
     first, second = Counting(course, 17), Counting(course, 100)
     quiet = Console(quiet=True)
     with pytest.raises(Interrupted):
-        audit.audit(tables, [NOTEBOOK], first, 1, quiet, [NOTEBOOK])
-    found = audit.audit(tables, [NOTEBOOK], second, 1, quiet, [NOTEBOOK])
+        run.audit(tables, [NOTEBOOK], first, 1, quiet, [NOTEBOOK])
+    found = run.audit(tables, [NOTEBOOK], second, 1, quiet, [NOTEBOOK])
     assert (first.graded, second.graded) == (17, 13)
     assert len(found.outcomes) == found.made[MUTATION][NOTEBOOK] == 30
     assert found.whole == [NOTEBOOK]
@@ -478,7 +475,7 @@ def test_the_report_shows_who_fails_what() -> None:
         Outcome(trial("a"), ["c-check::a"], []),
         Outcome(trial("a", "b"), BOTH, []),
     ]
-    text = audit.report(Audit("x", checks, outcomes))
+    text = report.report(Audit("x", checks, outcomes))
     assert "| It is a | ✗ | ✗ |" in text
     assert "| It is b |   | ✗ |" in text
     assert "2 of 2 (100 %)" in text
@@ -493,7 +490,7 @@ def test_the_report_counts_what_was_made_by_machine() -> None:
     ]
     outcomes.append(Outcome(Trial(REWRITING, "annotate: x", "", "n", "c"), [], []))
     found = Audit("x", checks, outcomes, made={MUTATION: {"n": 3}, REWRITING: {"n": 2}})
-    text = audit.report(found)
+    text = report.report(found)
     assert "3 mutations and 2 rewritings;\n3 and 1 of them were tried" in text
     assert "| c | 3 | 1 | 1 | 1 | 1 | 1 |" in text
     assert "| negate | 3 | 1 | 1 | 1 |" in text
@@ -501,12 +498,12 @@ def test_the_report_counts_what_was_made_by_machine() -> None:
     assert "### Survivors\n\nWhy 2:\n\n- c: `negate: 2`\n" in text
     assert "### Marked down only elsewhere\n\nWhy 1:\n\n- c: `negate: 1`\n" in text
     found.made[REWRITING] = {"n": 1}
-    assert "\nevery one was tried.\n" in audit.report(found)
+    assert "\nevery one was tried.\n" in report.report(found)
     found.checks["m"] = []
     found.made[MUTATION]["m"] = 9
     found.outcomes.append(Outcome(Trial(REWRITING, "annotate: y", "", "m", "e"), [], []))
     found.made[REWRITING]["m"] = 5
-    text = audit.report(found)
+    text = report.report(found)
     assert "12 mutations and 6 rewritings;\nevery one of `n` was tried, and of the others" in text
     assert "the others 0 and 1, drawn from all cells with the seed" in text
 
@@ -517,7 +514,7 @@ def test_the_report_says_where_a_demand_is_made_and_what_checks_it() -> None:
         Demand("n", "c-check", check, (("c-text", "let it be a"), ("c", "a | b"))),
         Demand("n", "c-check", None, (("c-text", "print it"),), "read by nobody"),
     ]
-    text = audit.report(Audit("x", {"n": [check]}, [], demands=asked))
+    text = report.report(Audit("x", {"n": [check]}, [], demands=asked))
     assert (
         "### Asked in c-check\n\n| demand | where it is said | check |\n|---|---|---|\n"
         "| It is a | c-text: “let it be a”<br>c: “a &#124; b” | test_a |\n"
@@ -526,14 +523,14 @@ def test_the_report_says_where_a_demand_is_made_and_what_checks_it() -> None:
 
 
 def test_the_audit_of_a_notebook_holds_its_own_demands(tables: Tables) -> None:
-    found = audit.expected(tables, [NOTEBOOK])
+    found = run.expected(tables, [NOTEBOOK])
     assert {demand.notebook for demand in found.demands} == {NOTEBOOK}
-    assert "### Asked in fig-4-2-blur-check" in audit.report(found)
+    assert "### Asked in fig-4-2-blur-check" in report.report(found)
 
 
 def test_the_report_marks_nothing_that_the_tables_leave_open() -> None:
     checks = {"n": [Check("c-check", "a", "It is a"), Check("c-check", "b", "It is b")]}
     mutant = trial("a", may=frozenset({"c-check::b"}))
     of = [Audit("x", checks, [Outcome(mutant, keys, [])]) for keys in (["c-check::a"], BOTH)]
-    assert audit.report(of[0]) == audit.report(of[1])
+    assert report.report(of[0]) == report.report(of[1])
     assert of[1].never_killed == ["c-check::b"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autograder.variants import mutation, rewriting
-from autograder.variants.code import Surroundings, Variant, change_of, does
+from autograder.audit.operators import mutation, rewriting
+from autograder.audit.operators.code import Surroundings, Variant, change_of, does
 
 MODULES = {"np": "numpy", "tf": "tensorflow.compat.v1"}
 AROUND = Surroundings(MODULES)

@@ -20,7 +20,10 @@ import numpy as np
 import pytest
 from submissions import ASSIGNMENT, ROOT
 
-from autograder import audit, wire
+from autograder import wire
+from autograder.audit.outcomes import judge
+from autograder.audit.tables import Tables
+from autograder.audit.trials import SEED, Trial
 from autograder.checks.ch4_cnn import reference
 from autograder.course import Course, checks_for
 from autograder.data import orenist
@@ -44,12 +47,12 @@ CELLS = {
 
 
 @functools.cache
-def tables() -> audit.Tables:
-    return audit.Tables(Course.at(ROOT), ASSIGNMENT)
+def tables() -> Tables:
+    return Tables(Course.at(ROOT), ASSIGNMENT)
 
 
 @functools.cache
-def rows() -> dict[str, audit.Trial]:
+def rows() -> dict[str, Trial]:
     """The tables' rows about a single picture that need no session."""
     return {
         f"{trial.kind}: {trial.title}": trial
@@ -57,7 +60,7 @@ def rows() -> dict[str, audit.Trial]:
         if trial.cell in CELLS
         and set(trial.sources) == {trial.cell}
         and not trial.insert
-        and trial.kind != audit.SEED
+        and trial.kind != SEED
         and not needs_a_session(trial.sources[trial.cell])
     }
 
@@ -187,7 +190,7 @@ def test_a_row_about_a_picture_holds(row: str, tmp_path: Path) -> None:
     trial = rows()[row]
     cells = graded(trial.cell, trial.sources[trial.cell], tmp_path)
     result = NotebookResult(trial.notebook, "graded", cells=cells)
-    assert audit.judge(trial, result).misses == []
+    assert judge(trial, result).misses == []
 
 
 @pytest.mark.parametrize("cell", CELLS)

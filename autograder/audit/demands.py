@@ -1,6 +1,6 @@
 """The demands of an assignment's notebooks: their words, and the hidden checks for each demand.
 
-The table is `demands.toml`, beside those of `autograder.audit`, with a part for each grade cell:
+The table is `demands.toml`, beside an assignment's other tables, with a part for each grade cell:
 
     [pool-01-halve-check]
     "each pixel is the largest of a 2×2 block" = ["test_size", "test_values"]
@@ -26,7 +26,7 @@ from autograder.engine.notebook import grade_id, mark
 from autograder.errors import UserError
 
 if TYPE_CHECKING:
-    from autograder.audit import Check
+    from autograder.audit.trials import Check
 
 TABLE = "demands.toml"
 

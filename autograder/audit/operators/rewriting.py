@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from autograder.variants.code import (
+from autograder.audit.operators.code import (
     BUILTINS,
     COMPREHENSION,
     NEST,

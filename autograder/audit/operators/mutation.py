@@ -10,7 +10,7 @@ import ast
 import itertools
 from collections.abc import Iterator
 
-from autograder.variants.code import (
+from autograder.audit.operators.code import (
     BUILTINS,
     COMPREHENSION,
     Code,
