@@ -22,7 +22,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-from autograder import bootstrap, checks, cli
+from autograder import checks, cli
+from tools import bootstrap
 
 log = logging.getLogger(__name__)
 

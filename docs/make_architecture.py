@@ -172,7 +172,7 @@ LOCK = Step(RECORD, 7, ("record.locks",), ("one writer at a time for a submissio
 OUTSIDE = Step(
     RECORD,
     10,
-    ("record.export", "hub.pages"),
+    ("record.export", "service.pages"),
     ("grades for Moodle and Canvas; feedback", "through the exchange of a Hub"),
     12,
 )
@@ -186,10 +186,10 @@ ROWS = 11
 
 # How a submission comes in, and who asks for it to be graded.
 ENTRANCES = (
-    (("record.collect", "hub.inbound"), "bring work into submitted/"),
+    (("record.collect", "service.inbound"), "bring work into submitted/"),
     (("cli", "grading"), "autograder grade"),
     (("record.autograde",), "nbgrader autograde, formgrader"),
-    (("hub.reconcile",), "the service on a Hub"),
+    (("service.reconcile",), "the service on a Hub"),
 )
 
 

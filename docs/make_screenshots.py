@@ -21,8 +21,8 @@ from autograder.data import mnist  # noqa: E402
 from autograder.demo import HALF  # noqa: E402
 from autograder.engine.notebook import grade_id, is_solution  # noqa: E402
 from autograder.release import Training, solved  # noqa: E402
-from hub.__main__ import COURSE  # noqa: E402
-from hub.demo import ASSIGNMENT, Demonstration  # noqa: E402
+from deploy.__main__ import COURSE  # noqa: E402
+from deploy.demo import ASSIGNMENT, Demonstration  # noqa: E402
 
 DOCS = ROOT / "docs"
 

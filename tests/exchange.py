@@ -27,9 +27,9 @@ from autograder.engine.grade import Graded, Job
 from autograder.engine.notebook import restore
 from autograder.engine.pool import Engine
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
-from autograder.hub.reconcile import Reconciler
-from autograder.hub.settings import Settings
 from autograder.record.gradebook import Gradebook
+from autograder.service.reconcile import Reconciler
+from autograder.service.settings import Settings
 
 FILTERS = NOTEBOOKS[0]
 ROOT_USER = os.geteuid() == 0

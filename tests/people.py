@@ -17,7 +17,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
 
-from hub.demo import ASSIGNMENT, Demonstration
+from deploy.demo import ASSIGNMENT, Demonstration
 
 PATIENCE = 120_000  # ms; generous, for a busy machine
 _ARGUMENTS = """

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from autograder import bootstrap
+from tools import bootstrap
 
 
 def test_an_outdated_environment_is_not_removed_from_inside(tmp_path: Path) -> None:
     """For example, a shell that activated it before requirements.txt changed."""
-    script = tmp_path / "autograder" / "bootstrap.py"
+    script = tmp_path / "tools" / "bootstrap.py"
     script.parent.mkdir()
     shutil.copyfile(bootstrap.__file__, script)
     for name in ("requirements.txt", "pyproject.toml"):

@@ -35,14 +35,14 @@ from autograder.engine.results import (
     SubmissionResult,
 )
 from autograder.errors import UserError
-from autograder.hub.reconcile import Reconciler
-from autograder.hub.records import Answer
-from autograder.hub.roster import how_late
-from autograder.hub.settings import Settings
-from autograder.hub.view import View
-from autograder.hub.web import address, application
 from autograder.record.copies import identical_checkpoints, note_tensors
 from autograder.record.gradebook import Gradebook
+from autograder.service.reconcile import Reconciler
+from autograder.service.records import Answer
+from autograder.service.roster import how_late
+from autograder.service.settings import Settings
+from autograder.service.view import View
+from autograder.service.web import address, application
 
 PREFIX = "/services/it/"
 GROUP = "formgrade-deep-learning"

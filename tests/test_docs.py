@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from autograder import bootstrap, cli
+from autograder import cli
+from tools import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

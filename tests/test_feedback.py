@@ -18,7 +18,6 @@ from traitlets.config import Config
 
 from autograder.engine.grade import Graded
 from autograder.engine.results import CellResult, CheckResult, NotebookResult, SubmissionResult
-from autograder.hub.pages import outcomes
 from autograder.record.feedback import (
     FeedbackExporter,
     about,
@@ -29,6 +28,7 @@ from autograder.record.feedback import (
 )
 from autograder.record.outputs import grade_cell_outputs
 from autograder.record.pages import plain_page
+from autograder.service.pages import outcomes
 
 pytestmark = pytest.mark.kernel
 

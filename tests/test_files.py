@@ -17,8 +17,8 @@ import pytest
 from autograder.engine import files
 from autograder.engine.files import Found, read_regular, remove, walk
 from autograder.errors import CannotGrade
-from autograder.hub import inbound
 from autograder.kernel import usage
+from autograder.service import inbound
 
 LIMIT = 1 << 20
 

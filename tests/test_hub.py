@@ -27,11 +27,11 @@ from waiting import until
 
 from autograder.engine.notebook import grade_id
 from autograder.release import solved
-from hub import accounts, processes
-from hub.__main__ import COURSE
-from hub.accounts import LIFELINE
-from hub.demo import ASSIGNMENT, Demonstration, Members
-from hub.processes import Process
+from deploy import accounts, processes
+from deploy.__main__ import COURSE
+from deploy.accounts import LIFELINE
+from deploy.demo import ASSIGNMENT, Demonstration, Members
+from deploy.processes import Process
 
 pytestmark = [
     pytest.mark.hub,
@@ -94,7 +94,7 @@ def made(output: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """Run `make hub`; yield its process and output when it is up, and kill it in the end."""
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "autograder/bootstrap.py", "hub"],
+            [sys.executable, "tools/bootstrap.py", "hub"],
             cwd=ROOT,
             stdout=file,
             start_new_session=True,
@@ -137,7 +137,7 @@ def test_make_hub_says_how_to_log_in_and_leaves_nothing_behind(tmp_path: Path) -
         assert all(Path(home).is_dir() for home in homes)
         # A second one cannot create the same accounts, and does not damage this one.
         other = subprocess.run(
-            [sys.executable, "autograder/bootstrap.py", "hub"], cwd=ROOT, capture_output=True
+            [sys.executable, "tools/bootstrap.py", "hub"], cwd=ROOT, capture_output=True
         )
         assert other.returncode == 2
         assert b"this machine has an account" in other.stderr
@@ -159,7 +159,7 @@ def test_make_hub_that_was_killed_takes_its_hub_with_it(tmp_path: Path) -> None:
         names = b"".join(Path(f"/proc/{one.pid}/cmdline").read_bytes() for one in below)
         assert b"jupyterhub" in names
         assert b"configurable_http_proxy" in names
-        assert b"autograder.hub" in names
+        assert b"autograder.service" in names
         os.killpg(process.pid, signal.SIGKILL)
     until(lambda: not any(one.is_alive for one in (*below, lifeline)), "all has ended", 60)
     assert not answers_at(url)
@@ -593,7 +593,7 @@ def service_pid(hub: Demonstration, course: Members) -> int | None:
     for path in Path("/proc").glob("[0-9]*"):
         if is_of(path, course.grader):
             command = (path / "cmdline").read_bytes().split(b"\0")
-            if command[1:3] == [b"-m", b"autograder.hub"]:
+            if command[1:3] == [b"-m", b"autograder.service"]:
                 return int(path.name)
     return None
 

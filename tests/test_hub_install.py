@@ -32,10 +32,10 @@ from autograder.data import mnist
 from autograder.engine.notebook import grade_id
 from autograder.errors import UserError
 from autograder.release import solved
-from hub import check, courses, processes
-from hub.install import bring, make_account
-from hub.processes import Process
-from hub.site import CourseOnSite, Place, Site
+from deploy import check, courses, processes
+from deploy.install import bring, make_account
+from deploy.processes import Process
+from deploy.site import CourseOnSite, Place, Site
 
 pytestmark = pytest.mark.hub
 
@@ -98,14 +98,14 @@ def test_wrong_settings_are_one_line(tmp_path: Path, case: str) -> None:
 
 
 def test_the_example_is_what_it_says() -> None:
-    site = Site.read(ROOT / "hub" / "example.toml")
+    site = Site.read(ROOT / "deploy" / "example.toml")
     (course,) = site.courses
     assert course.assignments == (ASSIGNMENT,)
     assert site == replace(Site(site.folder, site.courses), source=site.source), "the defaults"
 
 
 def test_the_units_commands_are_those_that_start_the_hub(tmp_path: Path) -> None:
-    site = Site.read(ROOT / "hub" / "example.toml")
+    site = Site.read(ROOT / "deploy" / "example.toml")
     command, directory, variables = of_unit(site.unit_text())
     assert command == site.start
     assert directory == site.state
@@ -178,7 +178,7 @@ class Installed:
 def install(clone: Path, settings: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command like an administrator whose files are closed to others."""
     return subprocess.run(
-        [sys.executable, "-m", "hub.install", settings, *options],
+        [sys.executable, "-m", "deploy.install", settings, *options],
         cwd=clone,
         env={**os.environ, "MNIST_DIR": str(mnist.find())},
         capture_output=True,
@@ -190,7 +190,7 @@ def install(clone: Path, settings: Path, *options: str) -> subprocess.CompletedP
 def closed_clone(folder: Path) -> None:
     """Copy the installed parts of the repository, like a clone made under umask 077."""
     folder.mkdir()
-    for name in ("autograder", "data", "hub", "release", "source", "solutions"):
+    for name in ("autograder", "data", "deploy", "release", "source", "solutions"):
         ignore = shutil.ignore_patterns("__pycache__", "mnist", "mdc_session*")
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
     for name in ("nbgrader_config.py", "pyproject.toml", "requirements.txt"):
@@ -394,7 +394,7 @@ def graded(installed: Installed) -> Iterator[Installed]:
     log = site.folder.parent / "hub.log"
     with log.open("wb") as file:
         hub = subprocess.Popen(
-            [sys.executable, "-m", "hub.lifeline", folder.parent, *command],
+            [sys.executable, "-m", "deploy.lifeline", folder.parent, *command],
             cwd=ROOT,
             env=variables,
             stdin=subprocess.PIPE,

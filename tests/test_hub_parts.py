@@ -24,9 +24,9 @@ from submissions import ROOT
 from traitlets.config.loader import PyFileConfigLoader
 
 from autograder.errors import UserError
-from hub import accounts, environment, processes
-from hub.demo import Demonstration, Members
-from hub.processes import Process
+from deploy import accounts, environment, processes
+from deploy.demo import Demonstration, Members
+from deploy.processes import Process
 
 pytestmark = pytest.mark.hub
 
@@ -102,7 +102,7 @@ def test_pages_are_laid_out_where_one_environment_stands_on_another(folder: Path
 def test_students_and_course_leave_out_the_same_files() -> None:
     """Students' servers cannot read the course's configuration, so the list is duplicated."""
     course = PyFileConfigLoader("nbgrader_config.py", str(ROOT)).load_config()
-    folder = ROOT / "hub" / "jupyter" / "everyone"
+    folder = ROOT / "deploy" / "jupyter" / "everyone"
     everyone = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
     own = {".autograder", "results.json"}  # only in the course's folder
     assert set(everyone.CourseDirectory.ignore) == set(course.CourseDirectory.ignore) - own
@@ -133,7 +133,7 @@ def test_submit_refuses_a_folder_without_any_notebook_of_the_assignment(
                 "HOME": str(home),
                 "PATH": os.defpath,
                 "NBGRADER_EXCHANGE": str(exchange),
-                "JUPYTER_CONFIG_PATH": str(ROOT / "hub" / "jupyter" / "everyone"),
+                "JUPYTER_CONFIG_PATH": str(ROOT / "deploy" / "jupyter" / "everyone"),
             },
             capture_output=True,
             text=True,
@@ -346,7 +346,8 @@ time.sleep(600)
 """
 STARTER = """
 import subprocess, sys, time
-hub = subprocess.Popen([sys.executable, "-m", "hub.lifeline", *sys.argv[1:]], stdin=subprocess.PIPE)
+command = [sys.executable, "-m", "deploy.lifeline", *sys.argv[1:]]
+hub = subprocess.Popen(command, stdin=subprocess.PIPE)
 time.sleep(600)
 """
 

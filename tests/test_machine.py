@@ -26,7 +26,7 @@ AS_ROOT = os.geteuid() == 0
 GRADE = ("autograder", "grade", ASSIGNMENT)
 EXPORT = ("autograder", "export", ASSIGNMENT, "--to", "moodle")
 RELEASE = ("autograder", "release", ASSIGNMENT, "--no-solutions")
-SERVICE = (sys.executable, "-m", "autograder.hub")
+SERVICE = (sys.executable, "-m", "autograder.service")
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -42,15 +42,15 @@ from submissions import ASSIGNMENT, CourseCopy, expected_points, max_points, sol
 from autograder.engine.grade import Graded, Job
 from autograder.engine.pool import Engine
 from autograder.errors import UserError
-from autograder.hub import pages
-from autograder.hub.decide import decide, eligible
-from autograder.hub.inbound import Attempt, surveyed
-from autograder.hub.records import Answer, Records, only_service
-from autograder.hub.settings import Settings
-from autograder.hub.turns import Turns
-from autograder.hub.view import View
 from autograder.kernel.page import AS_WRITTEN
 from autograder.record.gradebook import Gradebook
+from autograder.service import pages
+from autograder.service.decide import decide, eligible
+from autograder.service.inbound import Attempt, surveyed
+from autograder.service.records import Answer, Records, only_service
+from autograder.service.settings import Settings
+from autograder.service.turns import Turns
+from autograder.service.view import View
 
 FULL = sum(max_points(FILTERS).values())
 as_root = pytest.mark.skipif(
@@ -286,7 +286,7 @@ def test_an_oversized_submission_is_refused_before_it_is_copied(
     (folder / "mdc_session-4000.data-00000-of-00001").write_bytes(bytes(1 << 20))
     handed_in = classroom.hand_in(folder=folder)
     copied: list[object] = []
-    monkeypatch.setattr("autograder.hub.inbound.collect", lambda *args: copied.append(args))
+    monkeypatch.setattr("autograder.service.inbound.collect", lambda *args: copied.append(args))
     with classroom.reconciler() as reconciler:
         settle(reconciler)
     assert copied == []
@@ -306,7 +306,7 @@ def test_a_submission_that_grows_while_it_is_copied_is_refused(
         (handed_in.folder / "grown.py").write_bytes(bytes(1 << 20))
         return found
 
-    monkeypatch.setattr("autograder.hub.inbound.surveyed", surveyed_before)
+    monkeypatch.setattr("autograder.service.inbound.surveyed", surveyed_before)
     with classroom.reconciler() as reconciler:
         settle(reconciler)
     assert "it has grown while it was copied" in handed_in.page()
@@ -421,7 +421,7 @@ def test_notebooks_that_go_while_they_are_copied_refuse_the_submission(
         (handed_in.folder / NOTEBOOK).unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr("autograder.hub.inbound.surveyed", surveyed_before)
+    monkeypatch.setattr("autograder.service.inbound.surveyed", surveyed_before)
     with classroom.reconciler() as reconciler:
         settle(reconciler)
         (answer,) = reconciler.records.answers(ASSIGNMENT, SELF)
@@ -660,8 +660,8 @@ def test_a_restart_repeats_nothing(classroom: Classroom) -> None:
 
 
 STEPS = {
-    "copying": ("autograder.hub.inbound.collect", OSError("no space left on device")),
-    "collecting": ("autograder.hub.reconcile.Reconciler._install", OSError("disk is gone")),
+    "copying": ("autograder.service.inbound.collect", OSError("no space left on device")),
+    "collecting": ("autograder.service.reconcile.Reconciler._install", OSError("disk is gone")),
     "recording": (
         "autograder.record.gradebook.Gradebook.record",
         PermissionError("somebody else's file"),
@@ -671,7 +671,7 @@ STEPS = {
         "autograder.record.gradebook.Gradebook.release_feedback",
         sqlite3.OperationalError("database is locked"),
     ),
-    "answering": ("autograder.hub.records.replace_file", OSError("no space left on device")),
+    "answering": ("autograder.service.records.replace_file", OSError("no space left on device")),
 }
 
 
@@ -998,7 +998,7 @@ def test_what_changed_while_it_was_graded_is_not_remembered(
 
 
 class Service:
-    """A process of `python -m autograder.hub` for a course."""
+    """A process of `python -m autograder.service` for a course."""
 
     def __init__(self, classroom: Classroom) -> None:
         with closing(socket.socket()) as probe:
@@ -1016,7 +1016,7 @@ class Service:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "autograder.hub"],
+                [sys.executable, "-m", "autograder.service"],
                 cwd=classroom.copy.root,
                 env={**os.environ, **environment},
                 stdout=log,
@@ -1092,7 +1092,7 @@ def test_killed_while_it_grades_the_service_goes_on_after_a_restart(classroom: C
 
 
 def test_a_service_without_a_hub_is_one_line(classroom: Classroom) -> None:
-    done = classroom.copy.run(sys.executable, "-m", "autograder.hub", JUPYTERHUB_SERVICE_URL="")
+    done = classroom.copy.run(sys.executable, "-m", "autograder.service", JUPYTERHUB_SERVICE_URL="")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("autograder: JUPYTERHUB_SERVICE_URL names no address to listen on")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from autograder import bootstrap, checks, cli
+from autograder import checks, cli
+from tools import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -66,7 +67,7 @@ def test_the_picture_puts_modules_into_their_zones() -> None:
     zones = {architecture.KERNEL: {"kernel"}, architecture.ENGINE: {"engine", "checks"}}
     for step in architecture.STEPS:
         packages = {name.partition(".")[0] for name in step.modules}
-        assert packages <= zones.get(step.zone, {"record", "hub"}), step
+        assert packages <= zones.get(step.zone, {"record", "service"}), step
 
 
 def test_the_text_follows_the_steps_of_the_picture() -> None:
@@ -118,7 +119,7 @@ def test_what_is_made_of_the_code_has_a_page() -> None:
         (".", "docs/trust.md#on-a-cluster", "trust.md#on-a-cluster"),
         (".", "CHANGELOG.md", "changelog.md"),
         ("docs", "../CONTRIBUTING.md", "contributing.md"),
-        ("docs", "../hub/example.toml", "../hub/example.toml"),
+        ("docs", "../deploy/example.toml", "../deploy/example.toml"),
         ("docs", "hub.md", "hub.md"),
         ("benchmarks", "results.md", "benchmark-results.md"),
         ("data", "#mnist", "#mnist"),

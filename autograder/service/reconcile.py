@@ -27,10 +27,14 @@ from autograder.engine.grade import Graded
 from autograder.engine.pool import Engine
 from autograder.engine.results import SubmissionResult
 from autograder.errors import CannotGrade
-from autograder.hub import inbound, pages
-from autograder.hub.decide import Decision, counting, decide
-from autograder.hub.inbound import Attempt
-from autograder.hub.records import (
+from autograder.machine import explained
+from autograder.record.autograde import CARRIED
+from autograder.record.gradebook import Gradebook
+from autograder.record.locks import Busy, only_writer
+from autograder.service import inbound, pages
+from autograder.service.decide import Decision, counting, decide
+from autograder.service.inbound import Attempt
+from autograder.service.records import (
     DEFERRED,
     GRADED,
     REFUSED,
@@ -39,15 +43,11 @@ from autograder.hub.records import (
     Records,
     Wish,
 )
-from autograder.hub.roster import Roster, how_late
-from autograder.hub.settings import Settings
-from autograder.hub.turns import Turns
-from autograder.machine import explained
-from autograder.record.autograde import CARRIED
-from autograder.record.gradebook import Gradebook
-from autograder.record.locks import Busy, only_writer
+from autograder.service.roster import Roster, how_late
+from autograder.service.settings import Settings
+from autograder.service.turns import Turns
 
-log = logging.getLogger("autograder.hub")
+log = logging.getLogger("autograder.service")
 
 LONGEST_PAUSE = 60.0  # most seconds between two tries of a failing submission
 Key = tuple[str, str]  # assignment, student

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.errors import UserError
-from hub.environment import ROOT
+from deploy.environment import ROOT
 
 # Modes of a course's folder in the exchange and the folders below it.  The sticky bit of `inbound`
 # prevents students from removing each other's submissions; pages in `feedback` can be read by name,

@@ -29,9 +29,9 @@ from typing import Any
 
 from autograder.data import mnist
 from autograder.errors import UserError
-from hub import accounts
-from hub.courses import EXCHANGE, RELEASE, give, make_root, run
-from hub.environment import (
+from deploy import accounts
+from deploy.courses import EXCHANGE, RELEASE, give, make_root, run
+from deploy.environment import (
     ROOT,
     grader_environment,
     share,
@@ -159,7 +159,7 @@ class Demonstration:
         self.folder.chmod(0o755)
         state = self.folder / "state"
         state.mkdir(mode=0o700)
-        share(ROOT / "hub" / "jupyter", self.folder / "jupyter")
+        share(ROOT / "deploy" / "jupyter", self.folder / "jupyter")
         digits = self.folder / "mnist"
         digits.mkdir()
         found = mnist.fetch(say=lambda line: None)
@@ -253,7 +253,7 @@ class Demonstration:
             "accounts": self.as_root,
             "spawner": "jupyterhub.spawner.LocalProcessSpawner" if self.as_root else "simple",
             "homes": "" if self.as_root else str(self.folder / "homes"),
-            "authenticator": "hub.passwords.PasswordFile",
+            "authenticator": "deploy.passwords.PasswordFile",
             "passwords": self.passwords,
             "extra": "",
             "courses": {
@@ -272,8 +272,8 @@ class Demonstration:
         description = self.folder / "state" / "place.json"
         description.touch(mode=0o600)
         description.write_text(json.dumps(place, indent=1), encoding="utf-8")
-        hub = [sys.executable, "-m", "jupyterhub", "-f", str(ROOT / "hub/jupyterhub_config.py")]
-        lifeline = [sys.executable, "-m", "hub.lifeline", str(self.folder)]
+        hub = [sys.executable, "-m", "jupyterhub", "-f", str(ROOT / "deploy/jupyterhub_config.py")]
+        lifeline = [sys.executable, "-m", "deploy.lifeline", str(self.folder)]
         with self.log.open("wb") as log:
             self._hub = subprocess.Popen(
                 [*lifeline, *hub],

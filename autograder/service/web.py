@@ -20,9 +20,9 @@ from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandle
 
 from autograder.course import check_name
 from autograder.errors import UserError
-from autograder.hub.reconcile import Reconciler
-from autograder.hub.records import Wish
-from autograder.hub.view import View
+from autograder.service.reconcile import Reconciler
+from autograder.service.records import Wish
+from autograder.service.view import View
 
 _HERE = Path(__file__).parent
 LONGEST = 32 << 20  # most bytes shown of a page or a log

@@ -9,7 +9,7 @@ import threading
 
 from autograder.data.mnist import MnistUnavailable
 from autograder.errors import UserError
-from hub.demo import Demonstration, Members
+from deploy.demo import Demonstration, Members
 
 COURSE = Members(
     name="deep-learning",

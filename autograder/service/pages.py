@@ -22,9 +22,9 @@ from traitlets.config import Config
 from autograder.engine.grade import Graded
 from autograder.engine.notebook import grade_id, mark
 from autograder.engine.results import SubmissionResult
-from autograder.hub.records import replace_file
 from autograder.record.feedback import FeedbackExporter, about
 from autograder.record.nbgrader_glue import filled
+from autograder.service.records import replace_file
 
 _MOST = 50  # notebooks of one attempt that get a page
 

@@ -1,8 +1,8 @@
 """JupyterHub's configuration for automatically graded courses.
 
 All site-specific values (people, courses, paths) come from one JSON file, named by COURSE_HUB.
-`make hub` writes it for a demonstration, `python -m hub.install` for a Hub of your own.  The rest
-is the same everywhere; an institution's own settings are in a separate file, which is read last.
+`make hub` writes it for a demonstration, `python -m deploy.install` for a Hub of your own.  The
+rest is the same everywhere; an institution's own settings are in a separate file, read last.
 
 Each course has a Unix account, two groups and two services:
 
@@ -142,7 +142,7 @@ for name, course in courses.items():
         {
             "name": f"{name}-autograder",
             "url": course["autograder_url"],
-            "command": [f"{course['environment']}/bin/python", "-m", "autograder.hub"],
+            "command": [f"{course['environment']}/bin/python", "-m", "autograder.service"],
             "user": grader if place["accounts"] else "",
             "cwd": course["root"],
             "environment": environment,

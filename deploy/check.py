@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autograder.data import mnist
-from hub import courses
-from hub.environment import ROOT
-from hub.site import CourseOnSite, Place, Site
+from deploy import courses
+from deploy.environment import ROOT
+from deploy.site import CourseOnSite, Place, Site
 
 # Prints everything that can be listed or read in the given folders, without following links.
 PROBE = """
@@ -38,7 +38,7 @@ for top in sys.argv[1:]:
         print(top)
 """
 _IMPORTS = {
-    True: "import autograder.hub, configurable_http_proxy, jupyterhub, nbgrader",
+    True: "import autograder.service, configurable_http_proxy, jupyterhub, nbgrader",
     False: "import jupyterhub, jupyterlab, matplotlib, nbgrader, numpy",
 }
 # The clone that the installation comes from is not for students either.
@@ -109,7 +109,7 @@ def _variables(site: Site, name: str) -> dict[str, str]:
         "HOME": pwd.getpwnam(name).pw_dir,
         "MNIST_DIR": str(site.mnist),
         "NBGRADER_EXCHANGE": str(site.exchange),
-        "JUPYTER_CONFIG_PATH": str(site.kit / "hub" / "jupyter" / "everyone"),
+        "JUPYTER_CONFIG_PATH": str(site.kit / "deploy" / "jupyter" / "everyone"),
     }
 
 

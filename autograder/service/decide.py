@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autograder.hub.inbound import Attempt
-from autograder.hub.records import DEFERRED, GRADED, REFUSED, SUPERSEDED, Answer
-from autograder.hub.settings import Settings
+from autograder.service.inbound import Attempt
+from autograder.service.records import DEFERRED, GRADED, REFUSED, SUPERSEDED, Answer
+from autograder.service.settings import Settings
 
 HOUR, DAY = 3600.0, 86400.0
 

@@ -1,6 +1,6 @@
 """The settings of an installation, and the paths that follow from them.
 
-An administrator writes the settings in one TOML file; hub/example.toml explains each line.
+An administrator writes the settings in one TOML file; deploy/example.toml explains each line.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from autograder.errors import UserError
-from hub.courses import EXCHANGE
-from hub.environment import ROOT
+from deploy.courses import EXCHANGE
+from deploy.environment import ROOT
 
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 _COURSE = re.compile(r"[a-z][a-z0-9-]{0,24}")  # used in addresses and in the names of groups
@@ -201,7 +201,7 @@ class Site:
             "state": str(self.state),
             "exchange": str(self.exchange),
             "mnist": str(self.mnist),
-            "jupyter": str(self.kit / "hub" / "jupyter"),
+            "jupyter": str(self.kit / "deploy" / "jupyter"),
             "environment": str(self.students_environment),
             "accounts": True,
             "spawner": self.spawner,
@@ -227,7 +227,7 @@ class Site:
     def start(self) -> list[str]:
         """The command that starts the Hub; run it as root, with COURSE_HUB naming `description`."""
         python = str(self.shared / "bin" / "python")
-        return [python, "-m", "jupyterhub", "-f", str(self.kit / "hub" / "jupyterhub_config.py")]
+        return [python, "-m", "jupyterhub", "-f", str(self.kit / "deploy" / "jupyterhub_config.py")]
 
     def unit_text(self) -> str:
         """The content of the systemd unit."""

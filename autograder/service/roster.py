@@ -12,7 +12,7 @@ from nbgrader.api import Assignment, Student, SubmittedAssignment
 from autograder.record.feedback import how_long
 from autograder.record.gradebook import Gradebook
 
-log = logging.getLogger("autograder.hub")
+log = logging.getLogger("autograder.service")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "hub": (
         "show the course on a JupyterHub, until Ctrl-C",
-        [["-m", "hub"]],
+        [["-m", "deploy"]],
     ),
     "quick": (
         "lint, check types, run the tests that start no kernel",

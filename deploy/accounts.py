@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.errors import UserError
-from hub import processes
-from hub.processes import Process
+from deploy import processes
+from deploy.processes import Process
 
 PREFIX = "course-hub-"  # of a demonstration's folder
 OWNER, LIFELINE = "owner.json", "lifeline.json"  # files in that folder

@@ -1,4 +1,4 @@
-"""The service: JupyterHub runs it as `python -m autograder.hub` in the course root.
+"""The service: JupyterHub runs it as `python -m autograder.service` in the course root.
 
 The Hub passes addresses and the token in the environment; all other settings are in
 `nbgrader_config.py`.  The service's own token needs no role: visitors log in by OAuth, which also
@@ -51,11 +51,11 @@ def serve() -> None:
     from tornado.ioloop import IOLoop
 
     from autograder.engine.pool import Engine
-    from autograder.hub.reconcile import Reconciler
-    from autograder.hub.records import only_service, own_scratch
-    from autograder.hub.settings import Settings
-    from autograder.hub.web import address, application
     from autograder.record.gradebook import Gradebook
+    from autograder.service.reconcile import Reconciler
+    from autograder.service.records import only_service, own_scratch
+    from autograder.service.settings import Settings
+    from autograder.service.web import address, application
 
     course = Course.at(Path.cwd())
     host, port = address(os.environ.get("JUPYTERHUB_SERVICE_URL", ""))

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder.hub.decide import counting
-from autograder.hub.reconcile import Key, Reconciler, Trouble, Work
-from autograder.hub.records import DEFERRED, GRADED, REFUSED, SUPERSEDED, Answer
-from autograder.hub.roster import Register, how_late
 from autograder.record.copies import identical_checkpoints
+from autograder.service.decide import counting
+from autograder.service.reconcile import Key, Reconciler, Trouble, Work
+from autograder.service.records import DEFERRED, GRADED, REFUSED, SUPERSEDED, Answer
+from autograder.service.roster import Register, how_late
 
 BINS = 10
 STARTING = 120.0  # seconds allowed for starting the sandbox

@@ -1,6 +1,6 @@
 """Runs a command, and ends it with all its descendants when the starter has ended.
 
-    python -m hub.lifeline FOLDER COMMAND…
+    python -m deploy.lifeline FOLDER COMMAND…
 
 Standard input is a pipe whose other end the starter holds, so it closes however the starter ends.
 This process is a subreaper: orphaned descendants become its children, so its descendants are all
@@ -20,9 +20,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hub import processes
-from hub.accounts import LIFELINE
-from hub.processes import Process
+from deploy import processes
+from deploy.accounts import LIFELINE
+from deploy.processes import Process
 
 PATIENCE = 5.0  # seconds for the Hub and its servers to end after SIGTERM
 _SUBREAPER, _DEATH_SIGNAL = 36, 1  # options of prctl

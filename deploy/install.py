@@ -1,7 +1,7 @@
 """Installs a Hub of your own, or checks an installation.
 
-    .venv/bin/python -m hub.install /etc/course-hub.toml            install, as root
-    .venv/bin/python -m hub.install /etc/course-hub.toml --check    check, and change nothing
+    .venv/bin/python -m deploy.install /etc/course-hub.toml            install, as root
+    .venv/bin/python -m deploy.install /etc/course-hub.toml --check    check, and change nothing
 
 It runs from a clone of the repository and installs its sources, configuration and locked
 environment.  A second run changes nothing; existing accounts, folders and course files are kept.
@@ -27,8 +27,8 @@ from pathlib import Path
 
 from autograder.data import mnist
 from autograder.errors import UserError
-from hub import check, courses
-from hub.environment import (
+from deploy import check, courses
+from deploy.environment import (
     ROOT,
     grader_environment,
     share,
@@ -36,15 +36,15 @@ from hub.environment import (
     share_file,
     share_interpreter,
 )
-from hub.site import CourseOnSite, Place, Site
+from deploy.site import CourseOnSite, Place, Site
 
 
 def main() -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m hub.install", description="Set up a JupyterHub that grades courses."
+        prog="python -m deploy.install", description="Set up a JupyterHub that grades courses."
     )
-    parser.add_argument("settings", type=Path, help="a TOML file; hub/example.toml is one")
+    parser.add_argument("settings", type=Path, help="a TOML file; deploy/example.toml is one")
     parser.add_argument("--check", action="store_true", help="change nothing, say what is wrong")
     arguments = parser.parse_args()
     try:
@@ -55,7 +55,7 @@ def main() -> int:
             install(site)
         faults = check.look(site, say)
     except (UserError, mnist.MnistUnavailable) as error:
-        print(f"hub.install: {error}", file=sys.stderr)
+        print(f"deploy.install: {error}", file=sys.stderr)
         return 2
     for fault in faults:
         print(f"not as it should be: {fault}", file=sys.stderr)
@@ -92,9 +92,9 @@ def install(site: Site) -> None:
         bring(place)
     make_environments(site)
     replace_tree(
-        site.kit / "hub",
-        lambda new: share(ROOT / "hub", new, ["__pycache__"], link=False),
-        digest_of(ROOT / "hub"),
+        site.kit / "deploy",
+        lambda new: share(ROOT / "deploy", new, ["__pycache__"], link=False),
+        digest_of(ROOT / "deploy"),
     )
     found = mnist.fetch(say=lambda line: None)
     for name in mnist.FILES:

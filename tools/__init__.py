@@ -1,0 +1,1 @@
+"""Sets up a checkout and runs its commands; nothing here is part of the installed package."""
