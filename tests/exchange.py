@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 from nbgrader.utils import notebook_hash
 from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, read_here
+from waiting import until
 
 from autograder.course import Course
 from autograder.engine.arrival import Release, look, survey
@@ -242,10 +243,15 @@ def template(root: Path) -> CourseCopy:
     return course
 
 
+def wait_for_work(reconciler: Reconciler, seconds: float) -> None:
+    """Wait until no submission is in progress."""
+    until(lambda: not reconciler.under_way()[0], "all work is done", seconds, pause=0.01)
+
+
 def settle(reconciler: Reconciler, seconds: float = 60.0) -> None:
     """Look at the exchange and wait for all work, until nothing is left to do."""
     for _ in range(20):
         reconciler.look()
-        assert reconciler.settled(seconds)
-        if not reconciler.records.wishes():
+        wait_for_work(reconciler, seconds)
+        if not reconciler.records.requests():
             break

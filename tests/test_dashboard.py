@@ -41,7 +41,7 @@ from autograder.service.reconcile import Reconciler
 from autograder.service.records import Answer
 from autograder.service.roster import how_late
 from autograder.service.settings import Settings
-from autograder.service.view import View
+from autograder.service.view import PageState
 from autograder.service.web import address, application
 
 PREFIX = "/services/it/"
@@ -104,7 +104,7 @@ def reconciler(tmp_path: Path, original: CourseCopy) -> Reconciler:
 
 
 def test_checks_are_listed_the_worst_first(reconciler: Reconciler) -> None:
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     assert [(c["title"], c["failed"], c["of"], c["hint"]) for c in shown["checks"]] == [
         ("Check 2 holds", 3, 4, "Think about 2"),
         ("Check 3 holds", 2, 4, "Think about 3"),
@@ -113,12 +113,12 @@ def test_checks_are_listed_the_worst_first(reconciler: Reconciler) -> None:
 
 
 def test_scores_are_counted_in_tenths(reconciler: Reconciler) -> None:
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     assert shown["distribution"] == [0, 0, 1, 0, 0, 1, 0, 1, 0, 1]
 
 
 def test_every_student_has_a_line(reconciler: Reconciler) -> None:
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     rows = {row["student"]: row for row in shown["rows"]}
     assert set(rows) == {"eve", *(result.student for result in CLASS)}
     assert rows["ada"]["status"] == "graded"
@@ -148,19 +148,19 @@ def test_work_that_is_as_it_was_handed_out_is_to_look_at(
     result = SubmissionResult("bob", ASSIGNMENT, notebooks)
     path = reconciler.course.autograded("bob", ASSIGNMENT) / "results.json"
     path.write_text(json.dumps(result.to_json()))
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     row = next(row for row in shown["rows"] if row["student"] == "bob")
     assert (row["blank"], row["troubled"]) == (blank, blank)
 
 
 def test_identical_checkpoints_are_found(reconciler: Reconciler) -> None:
     assert identical_checkpoints(reconciler.course, ASSIGNMENT) == [{"ada", "bob"}]
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     assert shown["identical"] == [["ada", "bob"]]
 
 
 def test_what_changes_on_disk_is_seen(reconciler: Reconciler) -> None:
-    view = View(reconciler)
+    view = PageState(reconciler)
     assert view.state()["assignments"][0]["distribution"][9] == 1
     path = reconciler.course.autograded("bob", ASSIGNMENT) / "results.json"
     path.write_text(json.dumps(graded("bob", [True]).to_json()))
@@ -200,13 +200,13 @@ def write(course: Course, result: SubmissionResult) -> None:
 def test_what_is_not_done_is_not_called_wrong(reconciler: Reconciler) -> None:
     for result in CLASS:
         write(reconciler.course, undone(result.student))
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     assert shown["checks"] == []
     assert [(one["cell"], one["students"], one["of"]) for one in shown["undone"]] == [
         (f"c-{i}-check", 4, 4) for i in range(3)
     ]
     write(reconciler.course, undone("ada", wrong=2))
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     # Everybody who did the cell got it wrong.
     assert [(c["title"], c["failed"], c["of"]) for c in shown["checks"]] == [
         ("W0", 1, 1),
@@ -221,7 +221,7 @@ def test_a_check_that_raised_is_for_a_person(reconciler: Reconciler) -> None:
     result = graded("ada", [True, False])
     result.notebooks[0].cells[0].checks[1].raised = "IndexError: 3"
     write(reconciler.course, result)
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     (row,) = [row for row in shown["rows"] if row["student"] == "ada"]
     assert row["raised"] == ["Check 1 holds (it-check): IndexError: 3"]
     assert row["troubled"]
@@ -248,7 +248,7 @@ def arrive(reconciler: Reconciler, student: str, after: float) -> None:
 
 
 def test_the_roster_gives_names_and_who_is_missing(reconciler: Reconciler) -> None:
-    view = View(reconciler)
+    view = PageState(reconciler)
     assert view.state()["assignments"][0]["missing"] == []
     enrol(reconciler)
     (shown,) = view.state()["assignments"]
@@ -271,7 +271,7 @@ def test_what_came_after_the_due_date_is_late(reconciler: Reconciler) -> None:
         database.add_submission(ASSIGNMENT, "дарья")
         database.find_submission(ASSIGNMENT, "дарья").extension = timedelta(days=2)
         database.db.commit()
-    (shown,) = View(reconciler).state()["assignments"]
+    (shown,) = PageState(reconciler).state()["assignments"]
     assert shown["due"] == DUE.timestamp()
     late = {row["student"]: row["late"] for row in shown["rows"]}
     assert (late["ada"], late["bob"], late["дарья"]) == ("", "3 hours 1 minute late", "")
@@ -279,7 +279,7 @@ def test_what_came_after_the_due_date_is_late(reconciler: Reconciler) -> None:
 
 def test_a_gradebook_that_cannot_be_read_stops_no_page(reconciler: Reconciler) -> None:
     enrol(reconciler)
-    view = View(reconciler)
+    view = PageState(reconciler)
     before = view.state()["assignments"][0]["missing"]
     path = reconciler.course.root / "gradebook.db"
     path.write_bytes(b"x" * 5000)
@@ -522,7 +522,7 @@ def test_no_action_without_the_token_of_the_page(
     assert status == 403
     assert json.loads(body) == {"error": "This page is out of date; load it again."}
     assert not reconciler.records.paused
-    assert reconciler.records.wishes() == []
+    assert reconciler.records.requests() == []
 
 
 def press(visitor: Visitor, page: str, action: str, content: dict[str, Any]) -> tuple[int, Any]:
@@ -541,9 +541,9 @@ def test_a_regrade_is_wished_for_one_or_for_all(page: str, reconciler: Reconcile
     visitor = Visitor()
     visitor.get(page)
     assert press(visitor, page, "regrade", {"student": "ada"})[0] == 200
-    assert reconciler.records.wishes() == [("regrade", ASSIGNMENT, "ada")]
+    assert reconciler.records.requests() == [("regrade", ASSIGNMENT, "ada")]
     assert press(visitor, page, "release", {"student": None})[0] == 200
-    released = [s for kind, _, s in reconciler.records.wishes() if kind == "release"]
+    released = [s for kind, _, s in reconciler.records.requests() if kind == "release"]
     assert sorted(released) == sorted(result.student for result in CLASS)
 
 
@@ -556,7 +556,7 @@ def test_what_does_not_exist_is_not_wished_for(
     visitor = Visitor()
     visitor.get(page)
     assert press(visitor, page, "regrade", content)[0] == 404
-    assert reconciler.records.wishes() == []
+    assert reconciler.records.requests() == []
 
 
 def test_pause_and_resume(page: str, reconciler: Reconciler) -> None:
@@ -638,7 +638,7 @@ def test_everybody_is_graded_again_only_after_a_question(page: str, reconciler: 
     status, body, _ = visitor.get(f"{page}confirm?assignment={ASSIGNMENT}")
     assert status == 200
     assert "4 submissions are computed anew" in body
-    assert reconciler.records.wishes() == []
+    assert reconciler.records.requests() == []
     assert visitor.get(f"{page}confirm?assignment=other")[0] == 404
 
 
@@ -713,7 +713,7 @@ def test_without_a_mouse(page: str, reconciler: Reconciler) -> None:
         student = name.partition(": ")[2]
         tab.keyboard.press("Space")
         tab.wait_for_selector("[role=status]:has-text('will be graded again')")
-        assert reconciler.records.wishes() == [("regrade", ASSIGNMENT, student)]
+        assert reconciler.records.requests() == [("regrade", ASSIGNMENT, student)]
 
 
 @needs_chromium
@@ -827,7 +827,7 @@ def test_what_needs_a_person_comes_first(
         assert barriers(tab) == []
         tab.click("#yes")
         tab.wait_for_selector("table.students")
-        assert len(reconciler.records.wishes()) > 4
+        assert len(reconciler.records.requests()) > 4
         assert tab.faults == []
 
 

@@ -28,7 +28,7 @@ from autograder.record.feedback import (
 )
 from autograder.record.outputs import grade_cell_outputs
 from autograder.record.pages import plain_page
-from autograder.service.pages import outcomes
+from autograder.service.notices import outcomes
 
 pytestmark = pytest.mark.kernel
 

@@ -571,7 +571,7 @@ def test_grading_in_formgrader_and_by_the_service_at_once(hub: Demonstration, id
             dashboard.close()
             until(lambda path=path, seen=seen: version(path) > seen, "graded")
     assert said == [(200, True)] * 4
-    until(lambda: state(hub, ida)["health"]["wishes"] == 0, "the service is done")
+    until(lambda: state(hub, ida)["health"]["requests"] == 0, "the service is done")
     assert {student: results(hub, student) for student in students} == before
     assert graded_by_hand(hub) == by_hand
     rows = state(hub, ida)["assignments"][0]["rows"]

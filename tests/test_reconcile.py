@@ -34,6 +34,7 @@ from exchange import (
     Scripted,
     settle,
     template,
+    wait_for_work,
 )
 from nbconvert.filters.markdown_mistune import MarkdownWithMath
 from nbgrader.utils import parse_utc
@@ -44,13 +45,13 @@ from autograder.engine.pool import Engine
 from autograder.errors import UserError
 from autograder.kernel.page import AS_WRITTEN
 from autograder.record.gradebook import Gradebook
-from autograder.service import pages
+from autograder.service import notices
 from autograder.service.decide import decide, eligible
+from autograder.service.fair_queue import FairQueue
 from autograder.service.inbound import Attempt, surveyed
 from autograder.service.records import Answer, Records, only_service
 from autograder.service.settings import Settings
-from autograder.service.turns import Turns
-from autograder.service.view import View
+from autograder.service.view import PageState
 
 FULL = sum(max_points(FILTERS).values())
 as_root = pytest.mark.skipif(
@@ -170,7 +171,7 @@ def test_an_attempt_from_the_future_is_graded_now() -> None:
 
 
 def test_students_take_turns() -> None:
-    turns: Turns[int] = Turns(workers=1)
+    turns: FairQueue[int] = FairQueue(workers=1)
     turns.put("ada", [1, 2])
     turns.put("bob", [3, 4])
     taken = []
@@ -182,7 +183,7 @@ def test_students_take_turns() -> None:
 
 
 def test_while_others_wait_a_student_leaves_one_worker_to_them() -> None:
-    turns: Turns[int] = Turns(workers=2)
+    turns: FairQueue[int] = FairQueue(workers=2)
     turns.put("ada", [1, 2, 3])
     turns.put("bob", [4, 5, 6])
     assert turns.take() == ("ada", 1)  # an endless loop, which keeps its worker
@@ -196,7 +197,7 @@ def test_while_others_wait_a_student_leaves_one_worker_to_them() -> None:
 
 
 def test_who_has_waited_before_comes_first() -> None:
-    turns: Turns[int] = Turns(workers=1)
+    turns: FairQueue[int] = FairQueue(workers=1)
     turns.put("ada", [1])
     turns.put("bob", [2, 3], first=True)
     turns.put("cleo", [4])
@@ -518,7 +519,7 @@ def test_a_folder_whose_name_is_no_text_harms_no_page(classroom: Classroom) -> N
     handed_in.folder.rename(os.path.join(handed_in.folder.parent, os.fsdecode(name)))
     with classroom.reconciler() as reconciler:
         settle(reconciler)
-        (shown,) = View(reconciler).state()["assignments"][0]["rows"]
+        (shown,) = PageState(reconciler).state()["assignments"][0]["rows"]
     assert shown["status"] == "graded"
     assert shown["notes"] == "handed in under the name ??"
     json.dumps(shown, ensure_ascii=False).encode()
@@ -597,7 +598,7 @@ def test_who_hands_in_late_reads_it_in_every_notice(classroom: Classroom, clock:
             database.update_or_create_assignment(
                 ASSIGNMENT, duedate=datetime.fromtimestamp(due, UTC).replace(tzinfo=None)
             )
-        told = f"It was handed in 2 hours late; it was due on {pages.moment(due)}."
+        told = f"It was handed in 2 hours late; it was due on {notices.moment(due)}."
         deferred = classroom.hand_in()
         settle(reconciler)
         assert "At most 1 attempts" in deferred.page()
@@ -826,13 +827,13 @@ def test_grading_in_formgrader_meanwhile_harms_neither(classroom: Classroom) -> 
             assert formgrader.stdout.readline() == "ready\n"
             count = 0
             while formgrader.poll() is None or count < 3:
-                reconciler.records.wish("regrade", ASSIGNMENT, SELF)
+                reconciler.records.request("regrade", ASSIGNMENT, SELF)
                 deadline = time.monotonic() + 60
-                while reconciler.records.wishes() and time.monotonic() < deadline:
+                while reconciler.records.requests() and time.monotonic() < deadline:
                     reconciler.look()
-                    assert reconciler.settled(30)
+                    wait_for_work(reconciler, 30)
                     time.sleep(0.05)
-                assert not reconciler.records.wishes()
+                assert not reconciler.records.requests()
                 count += 1
             said, errors = formgrader.communicate()
         assert said == "done\n", errors
@@ -873,7 +874,7 @@ def test_a_student_whose_notebooks_never_end_keeps_nobody_waiting(classroom: Cla
         assert handed_in.graded
         assert (ASSIGNMENT, endless) in reconciler.under_way()[0]
         release.set()
-        assert reconciler.settled(30)
+        wait_for_work(reconciler, 30)
     assert set(classroom.submissions()) == {endless, quick}
 
 
@@ -899,7 +900,7 @@ def test_a_regrade_computes_again_and_keeps_the_attempts(classroom: Classroom) -
     with classroom.reconciler(engine=engine) as reconciler:
         assert_graded(classroom, reconciler, right=True)
         engine.graded.clear()
-        reconciler.records.wish("regrade", ASSIGNMENT, SELF)
+        reconciler.records.request("regrade", ASSIGNMENT, SELF)
         settle(reconciler)
         assert (classroom.copy.submission(SELF), FILTERS) in engine.graded
         assert len(reconciler.records.answers(ASSIGNMENT, SELF)) == 1
@@ -915,7 +916,7 @@ def test_points_given_by_hand_reach_the_student(classroom: Classroom) -> None:
             grade = database.find_grade(cell, FILTERS, ASSIGNMENT, SELF)
             grade.manual_score = 1.0
             database.db.commit()
-        reconciler.records.wish("release", ASSIGNMENT, SELF)
+        reconciler.records.request("release", ASSIGNMENT, SELF)
         settle(reconciler)
         assert f"1 of {FULL:g} points" in " ".join(handed_in.page().split())
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 300) -> T:
-    """Call `look` until it returns a true value; return that value."""
+def until(look: Callable[[], T], what: str, seconds: float = 300, pause: float = 0.2) -> T:
+    """Call `look`, with a pause in seconds between calls, until it is true; return its value."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.2)
+        time.sleep(pause)
     return found

@@ -1,8 +1,8 @@
-"""The service's state on disk: an answer per attempt, and instructors' requests ("wishes").
+"""The service's state on disk: an answer per attempt, and instructors' requests.
 
 The state is in the course's `.autograder/hub/`.  An answer is written after all the work it reports
-is done; attempts without an answer are still to do.  A wish is a file that exists until the wish is
-fulfilled.
+is done; attempts without an answer are still to do.  A request is a file that exists until it
+is fulfilled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autograder.errors import UserError
 
 GRADED, REFUSED, SUPERSEDED, DEFERRED = "graded", "refused", "superseded", "deferred"
 _SCRATCH = "autograder-"
-Wish = Literal["regrade", "release"]
+Request = Literal["regrade", "release"]
 
 
 @dataclass(frozen=True)
@@ -117,17 +117,17 @@ class Records:
         replace_file(folder / f"{name}.json", json.dumps(asdict(answer)).encode())
         self._keep(answer)
 
-    # --- wishes ---
+    # --- requests ---
 
-    def wish(self, wish: Wish, assignment: str, student: str) -> None:
+    def request(self, request: Request, assignment: str, student: str) -> None:
         """Store an instructor's request."""
-        folder = self.folder / wish / check_name(assignment)
+        folder = self.folder / request / check_name(assignment)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / check_name(student)).touch()
 
-    def wishes(self) -> list[tuple[Wish, str, str]]:
-        """(wish, assignment, student) of all open requests, oldest first."""
-        kinds: tuple[Wish, ...] = ("regrade", "release")
+    def requests(self) -> list[tuple[Request, str, str]]:
+        """(request, assignment, student) of all open requests, oldest first."""
+        kinds: tuple[Request, ...] = ("regrade", "release")
         found = [
             (path.stat().st_mtime, kind, path.parent.name, path.name)
             for kind in kinds
@@ -135,9 +135,9 @@ class Records:
         ]
         return [(kind, assignment, student) for _, kind, assignment, student in sorted(found)]
 
-    def fulfil(self, wish: Wish, assignment: str, student: str) -> None:
+    def fulfil(self, request: Request, assignment: str, student: str) -> None:
         """Remove a fulfilled request."""
-        (self.folder / wish / assignment / student).unlink(missing_ok=True)
+        (self.folder / request / assignment / student).unlink(missing_ok=True)
 
     # --- the rest ---
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from autograder.record.copies import identical_checkpoints
 from autograder.service.decide import counting
-from autograder.service.reconcile import Key, Reconciler, Trouble, Work
+from autograder.service.reconcile import Reconciler
 from autograder.service.records import DEFERRED, GRADED, REFUSED, SUPERSEDED, Answer
 from autograder.service.roster import Register, how_late
+from autograder.service.work import Key, Trouble, Work
 
 BINS = 10
 STARTING = 120.0  # seconds allowed for starting the sandbox
@@ -66,7 +67,7 @@ class Row:
     troubled: bool
 
 
-class View:
+class PageState:
     """Describes a reconciler's state; files that have not changed are read only once."""
 
     def __init__(self, reconciler: Reconciler) -> None:
@@ -86,7 +87,7 @@ class View:
             "jobs": settings.jobs,
             "limits": {"hour": settings.attempts_per_hour, "day": settings.attempts_per_day},
             "counts": settings.counts,
-            "wishes": len(reconciler.records.wishes()),
+            "requests": len(reconciler.records.requests()),
         }
         register = reconciler.roster.register()
         return {

@@ -21,8 +21,8 @@ from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandle
 from autograder.course import check_name
 from autograder.errors import UserError
 from autograder.service.reconcile import Reconciler
-from autograder.service.records import Wish
-from autograder.service.view import View
+from autograder.service.records import Request
+from autograder.service.view import PageState
 
 _HERE = Path(__file__).parent
 LONGEST = 32 << 20  # most bytes shown of a page or a log
@@ -38,7 +38,7 @@ _HEADERS = {
 }
 
 
-class Health(RequestHandler):
+class HealthCheck(RequestHandler):
     """A health check for monitoring, without private data."""
 
     def initialize(self, reconciler: Reconciler) -> None:
@@ -62,9 +62,9 @@ class Instructors(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
     """Base class of pages for members of the instructor group only."""
 
     reconciler: Reconciler
-    view: View
+    view: PageState
 
-    def initialize(self, reconciler: Reconciler, view: View) -> None:
+    def initialize(self, reconciler: Reconciler, view: PageState) -> None:
         """Store the reconciler and the view."""
         self.reconciler = reconciler
         self.view = view
@@ -244,7 +244,7 @@ class Fragment(Instructors):
 class Action(Instructors):
     """Handles the button called `name`."""
 
-    def initialize(self, reconciler: Reconciler, view: View, name: str = "") -> None:
+    def initialize(self, reconciler: Reconciler, view: PageState, name: str = "") -> None:
         """Store the reconciler, the view and the name of the action."""
         super().initialize(reconciler, view)
         self.name = name
@@ -256,13 +256,13 @@ class Action(Instructors):
             records.pause(self.name == "pause")
             said = "Grading is paused." if self.name == "pause" else "Grading goes on."
         else:
-            said = self._wish(cast(Wish, self.name))
+            said = self._request(cast(Request, self.name))
         if "application/json" in self.request.headers.get("Accept", ""):
             self.write({"said": said})
         else:
             self.redirect(self.settings["prefix"], status=303)
 
-    def _wish(self, wish: Wish) -> str:
+    def _request(self, request: Request) -> str:
         chosen, assignment = self._field("student"), self._field("assignment")
         known = self.reconciler.assignments()
         if assignment and assignment not in known:
@@ -274,11 +274,11 @@ class Action(Instructors):
                 continue
             for student in present:
                 if chosen in ("", student):
-                    self.reconciler.records.wish(wish, name, student)
+                    self.reconciler.records.request(request, name, student)
                     count += 1
         if chosen and not count:
             raise HTTPError(404)
-        what = {"regrade": "graded again", "release": "given the newest feedback"}[wish]
+        what = {"regrade": "graded again", "release": "given the newest feedback"}[request]
         return f"{chosen or f'{count} submissions'}: will be {what}."
 
     def _field(self, name: str) -> str:
@@ -296,11 +296,11 @@ class Action(Instructors):
 
 def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Application:
     """The web application with all pages below `prefix`, which starts and ends with a slash."""
-    given = {"reconciler": reconciler, "view": View(reconciler)}
+    given = {"reconciler": reconciler, "view": PageState(reconciler)}
     actions: tuple[str, ...] = ("regrade", "release", "pause", "resume")
     return Application(
         [
-            (f"{prefix}health", Health, {"reconciler": reconciler}),
+            (f"{prefix}health", HealthCheck, {"reconciler": reconciler}),
             (f"{prefix}oauth_callback", HubOAuthCallbackHandler),
             (prefix, Dashboard, given),
             (f"{prefix}submission", Submission, given),
@@ -311,7 +311,7 @@ def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Ap
             (f"{prefix}api/fragment", Fragment, given),
             *((f"{prefix}api/{name}", Action, {**given, "name": name}) for name in actions),
             (f"{prefix}static/(.*)", StaticFileHandler, {"path": str(_HERE / "static")}),
-            (".*", Nothing),
+            (".*", NotFound),
         ],
         cookie_secret=cookie_secret,
         xsrf_cookies=True,
@@ -320,7 +320,7 @@ def application(reconciler: Reconciler, prefix: str, cookie_secret: bytes) -> Ap
     )
 
 
-class Nothing(RequestHandler):
+class NotFound(RequestHandler):
     """Answers all other addresses."""
 
     def prepare(self) -> None:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
+class FairQueue(Generic[T]):
     """A queue per student; workers take one item from each student in turn.
 
     While others wait, one student occupies at most all workers but one, so notebooks that run into
