@@ -148,6 +148,45 @@ def test_folders_of_students(course: Course, tmp_path: Path, packed: bool) -> No
     assert files(course, "kimcs") == {BOOK: b"two"}
 
 
+@pytest.mark.parametrize("around", ["class", "submitted", ASSIGNMENT, f"submitted/{ASSIGNMENT}", "ada"])
+def test_a_folder_around_all_students_is_no_student(
+    course: Course, tmp_path: Path, around: str
+) -> None:
+    """Archive programs put one around what is packed; a student's id may even be its name."""
+    files = {f"{around}/{student}/{BOOK}": student.encode() for student in ("ada", "bob")}
+    packed = archive(tmp_path / "class.zip", files | {f"{around}/read me.txt": b"for the tutor"})
+    assert sorted(done(course, packed, "folders").found) == ["ada", "bob"]
+    assert (course.submitted("bob", ASSIGNMENT) / BOOK).read_bytes() == b"bob"
+
+
+@pytest.mark.parametrize(
+    ("around", "roster"),
+    [("submitted", ""), (ASSIGNMENT, ""), ("class", "Username\nada\nbob\n")],
+)
+def test_a_folder_around_the_only_student_is_known_by_its_name_or_the_roster(
+    course: Course, tmp_path: Path, around: str, roster: str
+) -> None:
+    packed = archive(tmp_path / "class.zip", {f"{around}/ada/{BOOK}": b"{}"})
+    assert done(course, packed, "folders", roster).found == ["ada"]
+
+
+@pytest.mark.parametrize("roster", ["", "Username\nada\nbob\n"])
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [BOOK],
+        [f"{ASSIGNMENT}/{BOOK}"],
+        [f"first/{BOOK}", "second/2-orenist-classification.ipynb"],
+    ],
+)
+def test_the_folder_of_the_only_student_is_kept(
+    course: Course, tmp_path: Path, paths: list[str], roster: str
+) -> None:
+    packed = archive(tmp_path / "one.zip", {f"ada/{path}": b"{}" for path in paths})
+    assert done(course, packed, "folders", roster).found == ["ada"]
+    assert all((course.submitted("ada", ASSIGNMENT) / path).exists() for path in paths)
+
+
 def test_folders_in_the_letters_of_korean_windows(course: Course, tmp_path: Path) -> None:
     folder = tmp_path / "class" / os.fsdecode("김철수".encode("cp949"))
     folder.mkdir(parents=True)

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from zipfile import ZipFile, ZipInfo
@@ -265,6 +265,8 @@ def collect(
     done = Collected()
     with contextlib.ExitStack() as stack:
         members = _members(source, stack, done)
+        if platform == "folders":
+            members = _unwrap(members, assignment, people)
         owned = _owners(members, platform, people, done)
         if members and not owned and not done.unmatched:
             raise UserError(
@@ -332,6 +334,31 @@ def _from_folder(source: Path, path: str) -> Callable[[], bytes]:
 
 def _from_zip(archive: ZipFile, member: ZipInfo) -> Callable[[], bytes]:
     return lambda: zips.content(archive, member, CHECKPOINT_LIMIT)
+
+
+def _unwrap(members: list[Member], assignment: str, people: list[Person]) -> list[Member]:
+    """The members without folders around all students, which many archive programs add.
+
+    The only folder at the top is a student's, too, if the class has one student.  It surrounds
+    students if it is called like a folder of the course, if only names below are in the roster, or
+    if a file of the same name lies in two folders below.
+    """
+    while len(tops := {member.path.partition("/")[0] for member in members}) == 1:
+        (top,) = tops
+        inside = [replace(one, path=one.path[len(top) + 1 :]) for one in members if one.path != top]
+        below = {(path[0], path[-1]) for one in inside if len(path := one.path.split("/")) > 1}
+        folders = {folder for folder, _ in below}
+        if people:
+            names = {top: _fitting(people, top.strip(), "")}
+            names |= {folder: _fitting(people, folder.strip(), "") for folder in folders}
+            around = not names.pop(top) and any(names.values())
+        else:
+            twice = len({name for _, name in below}) < len(below)
+            around = bool(folders) and (top in ("submitted", assignment) or twice)
+        if not around:
+            break
+        members = [member for member in inside if "/" in member.path]
+    return members
 
 
 def _owners(
