@@ -148,7 +148,9 @@ def test_folders_of_students(course: Course, tmp_path: Path, packed: bool) -> No
     assert files(course, "kimcs") == {BOOK: b"two"}
 
 
-@pytest.mark.parametrize("around", ["class", "submitted", ASSIGNMENT, f"submitted/{ASSIGNMENT}", "ada"])
+@pytest.mark.parametrize(
+    "around", ["class", "submitted", ASSIGNMENT, f"submitted/{ASSIGNMENT}", "ada"]
+)
 def test_a_folder_around_all_students_is_no_student(
     course: Course, tmp_path: Path, around: str
 ) -> None:
