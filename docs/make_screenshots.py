@@ -12,9 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from people import Person, answers, browser, until  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
-from submissions import source  # noqa: E402
 
 from autograder.course import Course  # noqa: E402
 from autograder.data import mnist  # noqa: E402
@@ -23,6 +21,8 @@ from autograder.engine.notebook import grade_id, is_solution  # noqa: E402
 from autograder.release import Training, solved  # noqa: E402
 from deploy.__main__ import COURSE  # noqa: E402
 from deploy.demo import ASSIGNMENT, Demonstration  # noqa: E402
+from support.people import Person, answers, browser, until  # noqa: E402
+from support.submissions import source  # noqa: E402
 
 DOCS = ROOT / "docs"
 

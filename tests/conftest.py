@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from outside import Outside, standing
-from submissions import ASSIGNMENT, PREFIX, ROOT, CourseCopy
 
 from autograder.course import Course
 from autograder.data import mnist
@@ -18,6 +16,8 @@ from autograder.engine.sandbox import Sandbox, refused, sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.kernel import isolate
 from autograder.release import Training
+from support.outside import Outside, standing
+from support.submissions import ASSIGNMENT, PREFIX, ROOT, CourseCopy
 
 # Marks by what a test asks for; `make quick` leaves out whatever has one of them.
 MARKS = {

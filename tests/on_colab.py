@@ -18,11 +18,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from pythons import environment, find
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 from autograder.data import mnist
 from autograder.engine.notebook import grade_id, solved
+from pythons import environment, find
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 VERSION = "3.12"
 COLAB = ROOT / "tests" / "colab"

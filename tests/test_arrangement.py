@@ -19,15 +19,6 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from submissions import (
-    ASSIGNMENT,
-    NOTEBOOKS,
-    ROOT,
-    expected_points,
-    max_points,
-    solution_cells,
-    source,
-)
 
 from autograder.checks import Setup
 from autograder.engine.grade import Graded, Job, _Grading, grade_notebook
@@ -43,6 +34,15 @@ from autograder.engine.notebook import (
 from autograder.engine.results import CellResult, CheckResult
 from autograder.engine.sandbox import Sandbox, sandbox
 from autograder.engine.warm import WarmInterpreter
+from support.submissions import (
+    ASSIGNMENT,
+    NOTEBOOKS,
+    ROOT,
+    expected_points,
+    max_points,
+    solution_cells,
+    source,
+)
 
 SEED = int(os.environ.get("ARRANGEMENT_SEED", random.SystemRandom().randrange(2**32)))
 CASES = 300

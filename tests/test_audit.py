@@ -12,7 +12,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from rich.console import Console
-from submissions import ASSIGNMENT, ROOT
 
 from autograder.audit import report, run
 from autograder.audit.demands import TABLE, Demand, read_demands
@@ -36,6 +35,7 @@ from autograder.engine.grade import Graded
 from autograder.engine.pool import Engine
 from autograder.engine.results import CellResult, CheckResult, NotebookResult
 from autograder.errors import UserError
+from support.submissions import ASSIGNMENT, ROOT
 
 NOTEBOOK = "1-orenist-filter"
 REPORT = ROOT / "docs" / "validity.md"

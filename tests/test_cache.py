@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from gated import ASSIGNMENT, NOTEBOOKS, GatedCourse
 
 from autograder.checks import Setup
 from autograder.course import Checks
@@ -19,6 +18,7 @@ from autograder.engine.bundle import Bundle, pack
 from autograder.engine.grade import Job, content_key
 from autograder.engine.sandbox import Sandbox
 from autograder.engine.submission import SubmittedFiles
+from support.gated import ASSIGNMENT, NOTEBOOKS, GatedCourse
 
 pytestmark = pytest.mark.course
 

@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from submissions import ROOT
 
 from autograder.checks.ch4_cnn import common, measure
+from support.submissions import ROOT
 
 MEASURED = json.loads(measure.RECORD.read_text())["samples"]
 _spec = importlib.util.spec_from_file_location("make_figures", ROOT / "docs" / "make_figures.py")

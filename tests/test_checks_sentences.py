@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from submissions import ROOT
+
+from support.submissions import ROOT
 
 CHECKS = sorted((ROOT / "autograder" / "checks" / "ch4_cnn").glob("*.py"))
 # Functions that work for an answer of any size.

@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 from nbformat import NotebookNode
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, max_points
-from test_isolation import Start, starting
 
 from autograder.course import Course
 from autograder.engine import clock, grade
@@ -30,6 +28,8 @@ from autograder.engine.values import KernelLost
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import GraderFault
 from autograder.kernel import isolate
+from support.submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, max_points
+from test_isolation import Start, starting
 
 Run = Callable[..., subprocess.Popen[str]]
 

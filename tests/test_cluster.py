@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
 
 from autograder.engine.bundle import Bundle, Cluster, pack
 from autograder.engine.grade import Job, grade_notebook
 from autograder.errors import UserError
+from support.gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
 
 pytestmark = pytest.mark.kernel
 

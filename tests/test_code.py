@@ -10,9 +10,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 from autograder.engine.code import code_digest, reached
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 ROOTS = ("kit.grade",)
 FILES = {

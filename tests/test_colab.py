@@ -13,13 +13,13 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
-from on_colab import FAST_MOTION, TRAINING, errors, quicken
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, max_points, source
 
 from autograder.engine.grade import Job, grade_notebook
 from autograder.engine.notebook import grade_id, solved
 from autograder.engine.sandbox import sandbox
 from autograder.engine.warm import WarmInterpreter
+from on_colab import FAST_MOTION, TRAINING, errors, quicken
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, max_points, source
 
 RELEASE, SOURCE = ROOT / "release" / ASSIGNMENT, ROOT / "source" / ASSIGNMENT
 COURSE = sorted(path.name for path in RELEASE.iterdir() if path.suffix in (".py", ".data"))

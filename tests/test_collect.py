@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from nbgrader.api import Gradebook as Database
-from submissions import ASSIGNMENT, ROOT, CourseCopy
 
 from autograder.course import Course
 from autograder.errors import UserError
@@ -24,6 +23,7 @@ from autograder.record.collect import (
     collect,
     read_roster,
 )
+from support.submissions import ASSIGNMENT, ROOT, CourseCopy
 
 BOOK = "1-orenist-filter.ipynb"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import typer
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 from autograder import cli
 from autograder.errors import nearest
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 GROUP = typer.main.get_command(cli.app)
 COMMANDS = sorted(GROUP.commands)

@@ -14,7 +14,6 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
-from submissions import ASSIGNMENT, ROOT
 
 from autograder.course import checks_for
 from autograder.data import mnist
@@ -22,6 +21,7 @@ from autograder.engine.checking import Checking, points_of, run_checks
 from autograder.engine.results import CellResult
 from autograder.engine.submission import SubmittedFiles
 from autograder.engine.values import Values
+from support.submissions import ASSIGNMENT, ROOT
 
 RELEASE = ROOT / "release" / ASSIGNMENT
 NOTEBOOKS = sorted(path.stem for path in RELEASE.glob("*.ipynb"))

@@ -15,9 +15,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from environments import NAMESPACES, forbidding
-from hostile import FILTERS, FULL
-from submissions import ASSIGNMENT, CourseCopy
 
 from autograder.engine.grade import Graded
 from autograder.engine.notebook import grade_id, is_autograded
@@ -25,6 +22,9 @@ from autograder.engine.results import CellResult, NotebookResult
 from autograder.kernel import isolate
 from autograder.kernel.notebook import CELL_LIMIT
 from autograder.kernel.page import AS_WRITTEN
+from support.environments import NAMESPACES, forbidding
+from support.hostile import FILTERS, FULL
+from support.submissions import ASSIGNMENT, CourseCopy
 
 HONEST = ("a-first", "z-last")
 

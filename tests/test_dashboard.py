@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exchange import FILTERS, Classroom, Scripted, template
-from people import barriers
-from submissions import ASSIGNMENT, CourseCopy
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler
 
@@ -43,6 +40,9 @@ from autograder.service.roster import how_late
 from autograder.service.settings import Settings
 from autograder.service.view import PageState
 from autograder.service.web import address, application
+from support.exchange import FILTERS, Classroom, Scripted, template
+from support.people import barriers
+from support.submissions import ASSIGNMENT, CourseCopy
 
 PREFIX = "/services/it/"
 GROUP = "formgrade-deep-learning"

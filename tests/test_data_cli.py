@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from submissions import ROOT
 
 from autograder.data import mnist
+from support.submissions import ROOT
 
 pytestmark = pytest.mark.course
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from submissions import (
+
+from autograder.engine.notebook import is_autograded, is_solution
+from support.submissions import (
     ASSIGNMENT,
     NOTEBOOKS,
     CourseCopy,
@@ -24,8 +26,6 @@ from submissions import (
     replace_cells,
     solution_cells,
 )
-
-from autograder.engine.notebook import is_autograded, is_solution
 
 FILTERS, *OTHERS = NOTEBOOKS
 FULL = sum(max_points(FILTERS).values())

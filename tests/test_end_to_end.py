@@ -20,7 +20,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
-from submissions import (
+
+from autograder.engine.notebook import is_autograded
+from support.submissions import (
     ASSIGNMENT,
     HALF,
     NOTEBOOKS,
@@ -31,8 +33,6 @@ from submissions import (
     replace_cells,
     solution_cells,
 )
-
-from autograder.engine.notebook import is_autograded
 
 FILTERS, CLASSIFICATION, *_, FILTERS_OF_DIGITS = NOTEBOOKS
 QUESTION = "mdr-08-background"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 from nbgrader.api import Gradebook
-from submissions import ASSIGNMENT, CourseCopy
 
 from autograder.record.export import Column, Grade, written
+from support.submissions import ASSIGNMENT, CourseCopy
 
 POSSIBLE = 100.0
 CLASS = [

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from hostile import ATTACKS, FILTERS, hand_in
-from people import barriers
-from submissions import ASSIGNMENT, CourseCopy, solution_cells
+
+from support.hostile import ATTACKS, FILTERS, hand_in
+from support.people import barriers
+from support.submissions import ASSIGNMENT, CourseCopy, solution_cells
 
 sync_api = pytest.importorskip("playwright.sync_api")
 STUDENTS = ("shows-html", "shows-html-solved")

@@ -17,7 +17,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from rich.console import Console
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, solution_cells, source
 from typer.testing import CliRunner
 
 from autograder.cli import app
@@ -32,6 +31,7 @@ from autograder.engine.warm import WarmInterpreter
 from autograder.errors import CannotGrade, UserError
 from autograder.grading import Plan, reasons
 from autograder.kernel import archive
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, solution_cells, source
 
 RELEASE = ROOT / "release" / ASSIGNMENT
 FILTERS = NOTEBOOKS[0]

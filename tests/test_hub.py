@@ -20,10 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from people import Person, answers, assert_gone, browser
 from playwright.sync_api import Browser, expect
-from submissions import ROOT, solution_cells, source
-from waiting import until
 
 from autograder.engine.notebook import grade_id
 from autograder.release import solved
@@ -32,6 +29,9 @@ from deploy.__main__ import COURSE
 from deploy.accounts import LIFELINE
 from deploy.demo import ASSIGNMENT, Demonstration, Members
 from deploy.processes import Process
+from support.people import Person, answers, assert_gone, browser
+from support.submissions import ROOT, solution_cells, source
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.hub,

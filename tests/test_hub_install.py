@@ -23,10 +23,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from people import answers_in
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, expected_points, max_points, solution_cells
-from submissions import source as instructors
-from waiting import until
 
 from autograder.data import mnist
 from autograder.engine.notebook import grade_id
@@ -36,6 +32,17 @@ from deploy import check, courses, processes
 from deploy.install import bring, make_account
 from deploy.processes import Process
 from deploy.site import CourseOnSite, Place, Site
+from support.people import answers_in
+from support.submissions import (
+    ASSIGNMENT,
+    NOTEBOOKS,
+    ROOT,
+    expected_points,
+    max_points,
+    solution_cells,
+)
+from support.submissions import source as instructors
+from support.waiting import until
 
 pytestmark = pytest.mark.hub
 

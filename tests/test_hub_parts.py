@@ -20,13 +20,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from submissions import ROOT
 from traitlets.config.loader import PyFileConfigLoader
 
 from autograder.errors import UserError
 from deploy import accounts, environment, processes
 from deploy.demo import Demonstration, Members
 from deploy.processes import Process
+from support.submissions import ROOT
 
 pytestmark = pytest.mark.hub
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
 
 from autograder.engine.pool import ATTEMPTS
+from support.gated import ASSIGNMENT, NOTEBOOKS, PATIENCE, GatedCourse, poll
 
 pytestmark = pytest.mark.course
 

@@ -29,11 +29,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from environments import NAMESPACES, forbidding
 from nbformat.v4 import new_code_cell, new_notebook
-from outside import Outside
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy
-from waiting import until
 
 from autograder.engine import run as run_module
 from autograder.engine.run import NotebookRun
@@ -43,6 +39,10 @@ from autograder.engine.warm import WarmInterpreter
 from autograder.errors import GraderFault
 from autograder.kernel import isolate
 from autograder.kernel.child import UNCONFINED, Limits, Order
+from support.environments import NAMESPACES, forbidding
+from support.outside import Outside
+from support.submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy
+from support.waiting import until
 
 LEVELS = (isolate.NAMESPACES, isolate.LANDLOCK)
 AS_ROOT = os.geteuid() == 0

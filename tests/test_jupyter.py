@@ -10,13 +10,13 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, max_points, source
 
 from autograder.engine.grade import Graded, Job, grade_notebook
 from autograder.engine.notebook import grade_id, solved
 from autograder.engine.run import NotebookRun
 from autograder.engine.sandbox import Sandbox
 from autograder.kernel import isolate
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, max_points, source
 
 FILTERS = NOTEBOOKS[0]
 RELEASE, SOURCE = ROOT / "release" / ASSIGNMENT, ROOT / "source" / ASSIGNMENT

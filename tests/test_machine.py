@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exchange import Scripted, template
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy
 
 from autograder.course import Course
 from autograder.data import mnist
 from autograder.engine.pool import Engine
 from autograder.machine import explained
+from support.exchange import Scripted, template
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy
 
 pytestmark = pytest.mark.course
 

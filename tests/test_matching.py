@@ -9,7 +9,6 @@ from collections.abc import Callable
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, source
 
 from autograder.engine.matching import recognise
 from autograder.engine.notebook import (
@@ -21,6 +20,7 @@ from autograder.engine.notebook import (
     solved,
     written,
 )
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, source
 
 FILTERS = NOTEBOOKS[0]
 

@@ -19,8 +19,12 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
-from environments import NAMESPACES, forbidding, installed_from_wheel, reachable
-from submissions import (
+
+from autograder.data import mnist
+from autograder.engine.sandbox import CONTROL_GROUP, LAYERS
+from autograder.kernel import isolate
+from support.environments import NAMESPACES, forbidding, installed_from_wheel, reachable
+from support.submissions import (
     ASSIGNMENT,
     HALF,
     NOTEBOOKS,
@@ -30,10 +34,6 @@ from submissions import (
     max_points,
     solution_cells,
 )
-
-from autograder.data import mnist
-from autograder.engine.sandbox import CONTROL_GROUP, LAYERS
-from autograder.kernel import isolate
 
 pytestmark = pytest.mark.course
 

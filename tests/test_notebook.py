@@ -16,7 +16,6 @@ import pytest
 from nbformat import NotebookNode
 from nbgrader.utils import determine_grade
 from nbgrader.validator import Validator
-from submissions import read_here
 
 from autograder.engine.matching import recognise
 from autograder.engine.notebook import (
@@ -30,6 +29,7 @@ from autograder.engine.notebook import (
 )
 from autograder.engine.reading import SIZE_LIMIT
 from autograder.errors import CannotGrade
+from support.submissions import read_here
 
 ROOT = Path(__file__).parents[1]
 RELEASED = sorted((ROOT / "release" / "ch4-cnn").glob("*.ipynb"))

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 
 import nbformat
 import pytest
-from templates import settings_of
 from traitlets.config import Config
 
 from autograder.kernel.page import LATEX_LIMIT, formula
 from autograder.record.feedback import FeedbackExporter
 from autograder.record.pages import PageExporter
+from support.templates import settings_of
 
 pytestmark = pytest.mark.kernel
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, max_points, replace_cells
-
 from autograder.course import Course
 from autograder.engine.grade import Job, grade_notebook
 from autograder.engine.sandbox import sandbox
 from autograder.engine.warm import WarmInterpreter
+from support.submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, max_points, replace_cells
 
 FILTERS = NOTEBOOKS[0]
 

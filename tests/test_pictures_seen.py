@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
-from submissions import ASSIGNMENT, ROOT
 
 from autograder import wire
 from autograder.audit.outcomes import judge
@@ -32,6 +31,7 @@ from autograder.engine.notebook import grade_id
 from autograder.engine.results import CellResult, NotebookResult
 from autograder.engine.values import NoValue, Values
 from autograder.kernel import figures
+from support.submissions import ASSIGNMENT, ROOT
 
 RELEASE = ROOT / "release" / ASSIGNMENT
 SOURCE = ROOT / "source" / ASSIGNMENT

@@ -8,7 +8,8 @@ import sys
 
 import nbformat
 import pytest
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT
+
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
 SOURCE = ROOT / "source" / ASSIGNMENT
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from nbformat import NotebookNode
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, read_here
 
 from autograder.engine import reading
 from autograder.engine.notebook import grade_id
@@ -20,6 +19,7 @@ from autograder.engine.sandbox import Sandbox
 from autograder.errors import CannotGrade, GraderFault
 from autograder.kernel.child import Limits
 from autograder.kernel.notebook import ABSENT, CELL_LIMIT, TEXT_LIMIT
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, read_here
 
 RELEASE = ROOT / "release" / ASSIGNMENT
 

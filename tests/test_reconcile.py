@@ -23,22 +23,8 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from exchange import (
-    ACCOUNTS,
-    FILTERS,
-    ROOT_USER,
-    SELF,
-    Attempted,
-    Classroom,
-    Clock,
-    Scripted,
-    settle,
-    template,
-    wait_for_work,
-)
 from nbconvert.filters.markdown_mistune import MarkdownWithMath
 from nbgrader.utils import parse_utc
-from submissions import ASSIGNMENT, CourseCopy, expected_points, max_points, solution_cells
 
 from autograder.engine.grade import Graded, Job
 from autograder.engine.pool import Engine
@@ -52,6 +38,20 @@ from autograder.service.inbound import Attempt, surveyed
 from autograder.service.records import Answer, Records, only_service
 from autograder.service.settings import Settings
 from autograder.service.view import PageState
+from support.exchange import (
+    ACCOUNTS,
+    FILTERS,
+    ROOT_USER,
+    SELF,
+    Attempted,
+    Classroom,
+    Clock,
+    Scripted,
+    settle,
+    template,
+    wait_for_work,
+)
+from support.submissions import ASSIGNMENT, CourseCopy, expected_points, max_points, solution_cells
 
 FULL = sum(max_points(FILTERS).values())
 as_root = pytest.mark.skipif(
@@ -723,8 +723,8 @@ FULL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from exchange import Classroom, Clock, settle
-from submissions import CourseCopy
+from support.exchange import Classroom, Clock, settle
+from support.submissions import CourseCopy
 import time
 
 small = Path(sys.argv[1])
@@ -793,7 +793,7 @@ FORMGRADER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from exchange import Scripted
+from support.exchange import Scripted
 from autograder.course import Course
 from autograder.record.gradebook import Gradebook
 from autograder.record.nbgrader_glue import grade_submission

@@ -10,7 +10,6 @@ import nbformat
 import pytest
 from nbconvert.filters import markdown_mistune
 from nbformat import NotebookNode
-from templates import settings_of
 
 from autograder.engine.notebook import restore
 from autograder.errors import UserError
@@ -21,6 +20,7 @@ from autograder.record import pages, rendering
 from autograder.record.feedback import FeedbackExporter
 from autograder.record.pages import PageExporter
 from autograder.record.rendering import NotRendered, Renderer
+from support.templates import settings_of
 
 pytestmark = pytest.mark.kernel
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, max_points, replace_cells
 
 from autograder.course import Course as CourseRoot
 from autograder.engine.grade import Graded, Job, grade_notebook
 from autograder.engine.repair import repaired
 from autograder.engine.results import CellResult, CheckResult
 from autograder.engine.sandbox import Sandbox
+from support.submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, max_points, replace_cells
 
 STUB, RIGHT, WRONG = "stub", "right", "wrong"
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from submissions import ASSIGNMENT, CourseCopy, max_points, replace_cells
-from test_isolation import Start, starting
 
 from autograder.course import Course
 from autograder.engine.faults import FULL
@@ -23,6 +21,8 @@ from autograder.engine.values import KernelLost, NoValue
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import GraderFault
 from autograder.kernel import isolate
+from support.submissions import ASSIGNMENT, CourseCopy, max_points, replace_cells
+from test_isolation import Start, starting
 
 TRAINING, FILTERS = "4-mnist-training", "5-mnist-filters"
 

@@ -15,7 +15,6 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from rich.console import Console
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, max_points
 
 from autograder.course import Course
 from autograder.engine.checking import Checking
@@ -25,6 +24,7 @@ from autograder.engine.pool import Engine
 from autograder.engine.sandbox import sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.release import RUNNING, WAITING, Training, solution_matches, solution_run
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy, max_points
 
 PICTURES = {
     "1-orenist-filter": {

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from submissions import ASSIGNMENT, NOTEBOOKS, PREFIX, CourseCopy
 
 from autograder.engine import bundle, errand
 from autograder.engine.bundle import grade_remote, pack
@@ -24,6 +23,7 @@ from autograder.engine.submission import SubmittedFiles, Unusable, beside, read_
 from autograder.engine.values import NoValue
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import GraderFault
+from support.submissions import ASSIGNMENT, NOTEBOOKS, PREFIX, CourseCopy
 
 INDEX, DATA = f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 39295564\n"

@@ -22,10 +22,19 @@ from typing import Any
 
 import nbformat
 import pytest
-from environments import NAMESPACES, forbidding
-from hostile import ATTACKS, FILTERS, FULL, MARK, PATIENCE, hand_in, said
-from outside import Outside
-from submissions import (
+
+from autograder.course import Course
+from autograder.engine.grade import Graded, Job, grade_notebook
+from autograder.engine.notebook import grade_id
+from autograder.engine.sandbox import CONTROL_GROUP, LAYERS, Sandbox, sandbox
+from autograder.engine.submission import SubmittedFiles
+from autograder.engine.values import NoValue
+from autograder.engine.warm import WarmInterpreter
+from autograder.kernel import isolate
+from support.environments import NAMESPACES, forbidding
+from support.hostile import ATTACKS, FILTERS, FULL, MARK, PATIENCE, hand_in, said
+from support.outside import Outside
+from support.submissions import (
     ASSIGNMENT,
     NOTEBOOKS,
     PREFIX,
@@ -37,15 +46,6 @@ from submissions import (
     solution_cells,
     source,
 )
-
-from autograder.course import Course
-from autograder.engine.grade import Graded, Job, grade_notebook
-from autograder.engine.notebook import grade_id
-from autograder.engine.sandbox import CONTROL_GROUP, LAYERS, Sandbox, sandbox
-from autograder.engine.submission import SubmittedFiles
-from autograder.engine.values import NoValue
-from autograder.engine.warm import WarmInterpreter
-from autograder.kernel import isolate
 
 HONEST = {"honest": 100, "another": 100, "half": 5}  # number of written solution cells
 ROWS = {attack.row for attack in ATTACKS.values()}

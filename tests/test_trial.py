@@ -12,8 +12,6 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
-from environments import linked
-from submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy
 
 from autograder.course import Course
 from autograder.engine import trial as trial_module
@@ -26,6 +24,8 @@ from autograder.engine.warm import WarmInterpreter, WarmLost
 from autograder.errors import GraderFault
 from autograder.kernel import isolate
 from autograder.kernel.child import UNCONFINED
+from support.environments import linked
+from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT, CourseCopy
 
 AS_ROOT = os.geteuid() == 0
 

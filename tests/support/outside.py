@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from submissions import ROOT
+from support.submissions import ROOT
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from autograder.engine.notebook import grade_id, is_autograded, is_solution, sol
 from autograder.engine.reading import SIZE_LIMIT, notebook_of
 from autograder.kernel.notebook import answer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ASSIGNMENT = "ch4-cnn"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "source" / ASSIGNMENT).glob("*.ipynb"))
 PREFIX = "mdc_session-4000"  # of the submitted checkpoint

@@ -17,9 +17,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
-from submissions import ASSIGNMENT, NOTEBOOKS, expected_points, max_points, solution_cells
 
 from autograder.engine.notebook import is_autograded, is_solution
+from support.submissions import ASSIGNMENT, NOTEBOOKS, expected_points, max_points, solution_cells
 
 FILTERS = NOTEBOOKS[0]
 FULL = sum(max_points(FILTERS).values())

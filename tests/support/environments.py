@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from submissions import ROOT
+from support.submissions import ROOT
 
 # Without pip's settings and without PYTHONPATH.
 CLEAN = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}

@@ -18,8 +18,6 @@ from pathlib import Path
 
 import nbformat
 from nbgrader.utils import notebook_hash
-from submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, read_here
-from waiting import until
 
 from autograder.course import Course
 from autograder.engine.arrival import Release, look, survey
@@ -31,6 +29,8 @@ from autograder.engine.results import CellResult, CheckResult, NotebookResult
 from autograder.record.gradebook import Gradebook
 from autograder.service.reconcile import Reconciler
 from autograder.service.settings import Settings
+from support.submissions import ASSIGNMENT, NOTEBOOKS, CourseCopy, read_here
+from support.waiting import until
 
 FILTERS = NOTEBOOKS[0]
 ROOT_USER = os.geteuid() == 0

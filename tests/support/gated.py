@@ -25,7 +25,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from nbgrader.api import Gradebook
-from submissions import ROOT
+
+from support.submissions import ROOT
 
 ASSIGNMENT = "gated"
 NOTEBOOKS = ("1-first", "2-second")
