@@ -12,17 +12,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from playwright.sync_api import expect  # noqa: E402
+from playwright.sync_api import FloatRect, expect  # noqa: E402
 
 from autograder.course import Course  # noqa: E402
 from autograder.data import mnist  # noqa: E402
 from autograder.demo import HALF  # noqa: E402
-from autograder.engine.notebook import grade_id, is_solution  # noqa: E402
-from autograder.release import Training, solved  # noqa: E402
+from autograder.engine.notebook import grade_id, is_solution, solved  # noqa: E402
+from autograder.release import Training  # noqa: E402
 from deploy.__main__ import COURSE  # noqa: E402
 from deploy.demo import ASSIGNMENT, Demonstration  # noqa: E402
-from support.people import Person, answers, browser, until  # noqa: E402
+from support.people import Person, answers, browser  # noqa: E402
 from support.submissions import source  # noqa: E402
+from support.waiting import until  # noqa: E402
 
 DOCS = ROOT / "docs"
 
@@ -30,7 +31,7 @@ DOCS = ROOT / "docs"
 def written(notebook: str, count: int) -> dict[str, str]:
     """The sources of the first `count` solution cells, with one mistake."""
     cells = [cell for cell in solved(source(notebook)).cells if is_solution(cell)]
-    return {grade_id(c): c.source.replace("/ 23.0", "/ 25.0") for c in cells[:count]}
+    return {str(grade_id(c)): c.source.replace("/ 23.0", "/ 25.0") for c in cells[:count]}
 
 
 def hand_in(student: Person, executed: Path, parts: dict[str, int]) -> None:
@@ -81,7 +82,7 @@ def photograph_dashboard(instructor: Person) -> None:
     """Capture the autograder's page."""
     instructor.get(f"/services/{instructor.course}-autograder/")
     instructor.page.locator("table.students").wait_for()
-    top = {"x": 0, "y": 0, "width": 1280, "height": 1400}
+    top = FloatRect(x=0, y=0, width=1280, height=1400)
     instructor.page.screenshot(path=DOCS / "hub-dashboard.png", full_page=True, clip=top)
 
 
