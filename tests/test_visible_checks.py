@@ -1,10 +1,13 @@
 """The visible checks: accepted answers and messages."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,11 +15,15 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+Notebook = Callable[..., dict[str, object]]
+
 SOURCE = Path(__file__).parents[1] / "source" / "ch4-cnn"
 
 
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, SOURCE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -28,25 +35,26 @@ checks = load("visible_checks")
 class FakeShape:
     """A stand-in for TensorFlow's `tensor.shape`."""
 
-    def __init__(self, sizes):
+    def __init__(self, sizes: tuple[int | None, ...] | None) -> None:
         self.sizes = sizes
         self.rank = None if sizes is None else len(sizes)
 
-    def as_list(self):
+    def as_list(self) -> list[int | None]:
+        assert self.sizes is not None
         return list(self.sizes)
 
 
-def tensor(*sizes, dtype="float32", rank_known=True):
+def tensor(*sizes: int | None, dtype: str = "float32", rank_known: bool = True) -> SimpleNamespace:
     shape = FakeShape(sizes if rank_known else None)
     return SimpleNamespace(shape=shape, dtype=SimpleNamespace(name=dtype))
 
 
 @pytest.fixture
-def notebook():
+def notebook() -> Notebook:
     """Run code like a cell, in its own globals with the checks imported."""
-    names = {name: getattr(checks, name) for name in checks.__all__}
+    names: dict[str, object] = {name: getattr(checks, name) for name in checks.__all__}
 
-    def run(code: str, **more):
+    def run(code: str, **more: object) -> dict[str, object]:
         names.update(more)
         exec(code, names)
         return names
@@ -54,7 +62,7 @@ def notebook():
     return run
 
 
-def error(kind: type, notebook, code: str, **names) -> str:
+def error(kind: type[Exception], notebook: Notebook, code: str, **names: object) -> str:
     with pytest.raises(kind) as caught:
         notebook(code, **names)
     return str(caught.value)
@@ -67,21 +75,21 @@ not_done = partial(error, checks.NotDoneYet)
 # needs
 
 
-def test_needs_is_quiet_when_the_names_are_there(notebook):
+def test_needs_is_quiet_when_the_names_are_there(notebook: Notebook) -> None:
     notebook("needs('a', 'b', cell='OFE-04')", a=0, b=np.zeros(3))
 
 
-def test_needs_names_only_what_is_missing(notebook):
+def test_needs_names_only_what_is_missing(notebook: Notebook) -> None:
     said = not_done(notebook, "needs('a', 'b', 'c', cell='OFE-05')", b=1, c=None)
     assert said == "not done yet: write a and c in cell [OFE-05] first"
 
 
-def test_needs_looks_in_the_notebook_and_not_in_the_module(notebook):
+def test_needs_looks_in_the_notebook_and_not_in_the_module(notebook: Notebook) -> None:
     said = not_done(notebook, "needs('np', cell='OFE-01')")
     assert said == "not done yet: write np in cell [OFE-01] first"
 
 
-def test_not_done_is_no_failed_check():
+def test_not_done_is_no_failed_check() -> None:
     assert issubclass(checks.NotDoneYet, NotImplementedError)
     assert issubclass(checks.CheckFailed, AssertionError)
     assert not issubclass(checks.NotDoneYet, AssertionError)
@@ -94,11 +102,11 @@ POOL = """expect_tensor(
 )"""
 
 
-def test_tensor_as_wanted(notebook):
+def test_tensor_as_wanted(notebook: Notebook) -> None:
     notebook(POOL, h_pool=tensor(None, 14, 14, 2))
 
 
-def test_tensor_of_another_shape(notebook):
+def test_tensor_of_another_shape(notebook: Notebook) -> None:
     said = failure(notebook, POOL, h_pool=tensor(None, 12, 12, 2))
     is_and_wanted = "h_pool has shape (None, 12, 12, 2), expected (None, 14, 14, 2)"
     assert said == f"{is_and_wanted}: SAME keeps it"
@@ -108,18 +116,18 @@ def test_tensor_of_another_shape(notebook):
     "sizes",
     [(9, 14, 14, 2), (None, None, None, 2), (None, 14, 14), ()],
 )
-def test_tensor_open_in_the_wrong_place(notebook, sizes):
+def test_tensor_open_in_the_wrong_place(notebook: Notebook, sizes: tuple[int | None, ...]) -> None:
     said = failure(notebook, POOL, h_pool=tensor(*sizes))
     assert f"has shape {sizes}" in said
 
 
-def test_tensor_with_an_unknown_number_of_axes(notebook):
+def test_tensor_with_an_unknown_number_of_axes(notebook: Notebook) -> None:
     unknown = tensor(rank_known=False)
     said = failure(notebook, POOL, h_pool=unknown)
     assert said.startswith("h_pool has unknown shape, expected (None, 14, 14, 2)")
 
 
-def test_tensor_of_another_dtype(notebook):
+def test_tensor_of_another_dtype(notebook: Notebook) -> None:
     said = failure(
         notebook,
         POOL,
@@ -129,36 +137,36 @@ def test_tensor_of_another_dtype(notebook):
     assert said == f"{is_and_wanted}: different dtypes do not mix"
 
 
-def test_reason_of_a_dtype_that_is_checked_alone(notebook):
+def test_reason_of_a_dtype_that_is_checked_alone(notebook: Notebook) -> None:
     code = "expect_tensor('a', dtype='bool', cell='X', why='true or false')"
     said = failure(notebook, code, a=tensor(None))
     assert said == "a has dtype float32, expected bool: true or false"
 
 
-def test_variable_counts_as_its_plain_dtype(notebook):
+def test_variable_counts_as_its_plain_dtype(notebook: Notebook) -> None:
     notebook(
         "expect_tensor('w', (5, 2), 'float32', cell='OCE-05')",
         w=tensor(5, 2, dtype="float32_ref"),
     )
 
 
-def test_scalar_shape_is_checked_too(notebook):
+def test_scalar_shape_is_checked_too(notebook: Notebook) -> None:
     code = "expect_tensor('loss', (), cell='OCE-06')"
     notebook(code, loss=tensor())
     said = failure(notebook, code, loss=tensor(None))
     assert said == "loss has shape (None,), expected ()"
 
 
-def test_array_passes_as_tensor_and_open_sizes_fit_any(notebook):
+def test_array_passes_as_tensor_and_open_sizes_fit_any(notebook: Notebook) -> None:
     notebook(POOL, h_pool=np.zeros((9, 14, 14, 2), np.float32))
 
 
-def test_neither_tensor_nor_array(notebook):
+def test_neither_tensor_nor_array(notebook: Notebook) -> None:
     said = failure(notebook, POOL, h_pool=[1, 2])
     assert said == "h_pool is a list, expected a tensor: SAME keeps it"
 
 
-def test_function_in_place_of_its_value(notebook):
+def test_function_in_place_of_its_value(notebook: Notebook) -> None:
     said = failure(
         notebook,
         "expect_tensor('W_conv', cell='OFE-05')",
@@ -167,7 +175,7 @@ def test_function_in_place_of_its_value(notebook):
     assert said == "W_conv is a function, expected a tensor (call it with parentheses)"
 
 
-def test_missing_tensor_is_not_done_yet(notebook):
+def test_missing_tensor_is_not_done_yet(notebook: Notebook) -> None:
     said = not_done(notebook, POOL)
     assert said == "not done yet: write h_pool in cell [OFE-05] first"
 
@@ -175,14 +183,14 @@ def test_missing_tensor_is_not_done_yet(notebook):
 # expect_array
 
 
-def test_array_as_wanted(notebook):
+def test_array_as_wanted(notebook: Notebook) -> None:
     code = "expect_array('a', (None, 2), 'float64', cell='OFE-07')"
     notebook(code, a=np.zeros((7, 2)))
     said = failure(notebook, code, a=np.zeros((7, 3)))
     assert said == "a has shape (7, 3), expected (None, 2)"
 
 
-def test_list_is_no_array(notebook):
+def test_list_is_no_array(notebook: Notebook) -> None:
     code = "expect_array('a', cell='OFE-07')"
     said = failure(notebook, code, a=[0.5])
     assert said == "a is a list, expected an array"
@@ -193,46 +201,46 @@ def test_list_is_no_array(notebook):
 SUM = "value = expect_call('neighbourhood_sum', 1, equals=116.9, cell='FIG-4-3')"
 
 
-def test_call_returns_the_value(notebook):
+def test_call_returns_the_value(notebook: Notebook) -> None:
     names = notebook(SUM, neighbourhood_sum=lambda _: 116.9 + 1e-7)
     assert names["value"] == 116.9 + 1e-7
 
 
 @pytest.mark.parametrize("value", [115.8, float("nan"), 116.9 + 1e-4])
-def test_call_with_another_number(notebook, value):
+def test_call_with_another_number(notebook: Notebook, value: float) -> None:
     said = failure(notebook, SUM, neighbourhood_sum=lambda _: value)
     assert said == f"neighbourhood_sum(...) gives {value:.6g}, expected 116.9"
 
 
-def test_expected_zero_is_checked(notebook):
+def test_expected_zero_is_checked(notebook: Notebook) -> None:
     code = "expect_call('f', equals=0, cell='X')"
     notebook(code, f=lambda: 0.0)
     assert failure(notebook, code, f=lambda: 1)
 
 
-def test_call_with_another_array_names_the_place(notebook):
+def test_call_with_another_array_names_the_place(notebook: Notebook) -> None:
     code = "expect_call('f', equals=[[1, 2], [3, 4]], cell='X')"
     said = failure(notebook, code, f=lambda: [[1, 2], [3, 5]])
     assert said == "f() gives 5 at [1, 1], expected 4"
 
 
-def test_one_number_does_not_stand_for_an_array(notebook):
+def test_one_number_does_not_stand_for_an_array(notebook: Notebook) -> None:
     code = "expect_call('f', equals=[1, 1], cell='X')"
     said = failure(notebook, code, f=lambda: 1)
     assert said == "f() has shape (), expected (2,)"
 
 
-def test_call_that_gives_no_number(notebook):
+def test_call_that_gives_no_number(notebook: Notebook) -> None:
     said = failure(notebook, SUM, neighbourhood_sum=lambda _: "many")
     assert said == ("neighbourhood_sum(...) is a str, expected a number")
 
 
-def test_call_that_forgets_its_return(notebook):
+def test_call_that_forgets_its_return(notebook: Notebook) -> None:
     said = failure(notebook, SUM, neighbourhood_sum=lambda _: None)
     assert said == "neighbourhood_sum(...) gives None: is its last line a return?"
 
 
-def test_call_checks_shape_and_dtype(notebook):
+def test_call_checks_shape_and_dtype(notebook: Notebook) -> None:
     code = "expect_call('f', shape=(5, 2), dtype='float32', cell='X')"
     notebook(code, f=lambda: tensor(5, 2))
     shape = failure(notebook, code, f=lambda: tensor(2, 5))
@@ -241,23 +249,23 @@ def test_call_checks_shape_and_dtype(notebook):
     assert dtype.startswith("f() has dtype float64, expected float32: different")
 
 
-def test_value_in_place_of_a_function(notebook):
+def test_value_in_place_of_a_function(notebook: Notebook) -> None:
     said = failure(notebook, SUM, neighbourhood_sum=116.9)
     assert said == ("neighbourhood_sum is a float, expected a function")
 
 
-def test_stub_is_not_done_yet(notebook):
+def test_stub_is_not_done_yet(notebook: Notebook) -> None:
     notebook("def neighbourhood_sum(_):\n    raise NotImplementedError('TODO')")
     said = not_done(notebook, SUM)
     assert said == "not done yet: write neighbourhood_sum in cell [FIG-4-3] first"
 
 
-def test_other_errors_of_the_function_stay_what_they_are(notebook):
+def test_other_errors_of_the_function_stay_what_they_are(notebook: Notebook) -> None:
     assert error(ZeroDivisionError, notebook, SUM, neighbourhood_sum=lambda _: 1 / 0)
 
 
-def test_a_librarys_not_implemented_error_is_no_open_todo(notebook):
-    library: dict = {}
+def test_a_librarys_not_implemented_error_is_no_open_todo(notebook: Notebook) -> None:
+    library: dict[str, object] = {}
     exec("def op(patch):\n    raise NotImplementedError('symbolic')", library)
     with pytest.raises(NotImplementedError, match="symbolic") as caught:
         notebook(SUM, neighbourhood_sum=library["op"])
@@ -267,13 +275,13 @@ def test_a_librarys_not_implemented_error_is_no_open_todo(notebook):
 # expect and done
 
 
-def test_expect(notebook):
+def test_expect(notebook: Notebook) -> None:
     notebook("expect(1 < 2, 'no')")
     said = failure(notebook, "expect(1 > 2, 'i is 7, expected 9')")
     assert said == "i is 7, expected 9"
 
 
-def test_done(notebook, capsys):
+def test_done(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook("done('OFE-04')")
     assert capsys.readouterr().out == "[OFE-04] looks right so far ✓\n"
 
@@ -332,7 +340,7 @@ def in_ipython(cell: str) -> tuple[str, str]:
         ),
     ],
 )
-def test_ipython_shows_one_line_and_the_cell_still_fails(cell, line, ended):
+def test_ipython_shows_one_line_and_the_cell_still_fails(cell: str, line: str, ended: str) -> None:
     assert in_ipython(cell) == (line, ended)
 
 
@@ -350,7 +358,7 @@ def test_ipython_shows_one_line_and_the_cell_still_fails(cell, line, ended):
         ),
     ],
 )
-def test_ipython_keeps_the_traceback_of_everything_else(cell, kind):
+def test_ipython_keeps_the_traceback_of_everything_else(cell: str, kind: str) -> None:
     shown, ended = in_ipython(cell)
     assert "Traceback (most recent call last)" in shown
     assert kind in shown
@@ -402,29 +410,29 @@ STOPPED = "# [OFE-04] two filters\nedge_filter = make(\n    5)"
         (STOPPED, "stopped in line 2 with a NameError: name 'make' is not defined"),
     ],
 )
-def test_a_cell_that_stopped_is_not_called_not_done(cell, said, named):
+def test_a_cell_that_stopped_is_not_called_not_done(cell: str, said: str, named: bool) -> None:
     assert last_of(cell, ASK, named=named) == f"cell [OFE-04] {said}"
 
 
-def test_a_cell_without_its_label_is_the_one_before_the_check():
+def test_a_cell_without_its_label_is_the_one_before_the_check() -> None:
     bare = BROKEN.partition("\n")[2]
     assert last_of(bare, ASK).startswith("the cell before has a SyntaxError in line 1")
     assert last_of(bare, "1", ASK).startswith("not done yet: write edge_filter in cell [OFE-04]")
 
 
-def test_a_cell_that_broke_is_not_taken_for_what_it_was_before():
+def test_a_cell_that_broke_is_not_taken_for_what_it_was_before() -> None:
     works = "# [OFE-04] two filters\nimport numpy as np\nedge_filter = lambda: np.eye(5)"
     assert last_of(works, ASK) == "[OFE-04] looks right so far ✓"
     assert last_of(works, BROKEN, ASK).startswith("cell [OFE-04] has a SyntaxError")
     assert last_of(BROKEN, works, ASK, named=False) == "[OFE-04] looks right so far ✓"
 
 
-def test_another_cells_error_is_not_this_cells():
+def test_another_cells_error_is_not_this_cells() -> None:
     other = "# [OFE-05] the graph\nW_conv = edge_filter("
     assert last_of(other, ASK).startswith("not done yet: write edge_filter in cell [OFE-04]")
 
 
-def test_an_open_todo_is_not_done_yet():
+def test_an_open_todo_is_not_done_yet() -> None:
     todo = "# [OFE-04] two filters\nraise NotImplementedError('not done: edge_filter')"
     assert last_of(todo, ASK).startswith("not done yet: write edge_filter in cell [OFE-04]")
 
@@ -437,12 +445,12 @@ SECOND = "needs('fig', cell='OFE-10')\ndone('OFE-10')"
 STALE = "not done yet: fig is still the picture of cell [OFE-08]: draw that of [OFE-10]"
 
 
-def test_a_figure_of_an_earlier_cell_is_not_this_cells():
+def test_a_figure_of_an_earlier_cell_is_not_this_cells() -> None:
     assert last_of(DRAW, FIRST, SECOND) == STALE
     assert last_of(DRAW, FIRST, "fig.canvas.draw()", SECOND) == STALE
 
 
-def test_a_cell_that_stopped_says_so_rather_than_that_the_figure_is_old():
+def test_a_cell_that_stopped_says_so_rather_than_that_the_figure_is_old() -> None:
     said = last_of(DRAW, FIRST, "# [OFE-10] picture\nfig = grid(pool_vals)", SECOND)
     assert (
         said == "cell [OFE-10] stopped in line 2 with a NameError: name 'pool_vals' is not defined"
@@ -458,11 +466,11 @@ def test_a_cell_that_stopped_says_so_rather_than_that_the_figure_is_old():
         "fig.axes[0].images[0].set_data(np.eye(5))",
     ],
 )
-def test_a_figure_that_was_drawn_again_is_new(again):
+def test_a_figure_that_was_drawn_again_is_new(again: str) -> None:
     assert last_of(DRAW, FIRST, again, SECOND) == "[OFE-10] looks right so far ✓"
 
 
-def test_a_check_that_runs_twice_sees_its_own_figure():
+def test_a_check_that_runs_twice_sees_its_own_figure() -> None:
     assert last_of(DRAW, FIRST, FIRST) == "[OFE-08] looks right so far ✓"
 
 
@@ -491,11 +499,11 @@ before_you_hand_in()
 """
 
 
-def book(*cells: dict) -> str:
+def book(*cells: dict[str, object]) -> str:
     return json.dumps({"cells": list(cells), "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
-def a_cell(source: str, kind: str = "code") -> dict:
+def a_cell(source: str, kind: str = "code") -> dict[str, object]:
     return {"cell_type": kind, "metadata": {}, "source": source.splitlines(keepends=True)}
 
 
@@ -522,12 +530,12 @@ def line_of(lines: list[str], name: str) -> str:
     return line[0] + line[2 + len(name) :].strip()
 
 
-def test_the_summary_knows_the_notebooks_of_the_chapter():
+def test_the_summary_knows_the_notebooks_of_the_chapter() -> None:
     assert list(checks.NOTEBOOKS) == sorted(path.name for path in SOURCE.glob("*.ipynb"))
     assert checks.CHECKPOINT == FILES
 
 
-def test_a_whole_folder_lacks_nothing(folder):
+def test_a_whole_folder_lacks_nothing(folder: Path) -> None:
     lines = summed_up(folder)
     assert len(lines) == 10
     assert [line[0] for line in lines[1:9]] == ["✓"] * 8
@@ -569,7 +577,9 @@ NAME = checks.NOTEBOOKS[0]
         ),
     ],
 )
-def test_what_is_missing_or_unfinished_has_a_line(folder, name, content, said):
+def test_what_is_missing_or_unfinished_has_a_line(
+    folder: Path, name: str, content: str | bytes | None, said: str
+) -> None:
     if content is None:
         (folder / name).unlink()
     else:
@@ -580,25 +590,25 @@ def test_what_is_missing_or_unfinished_has_a_line(folder, name, content, said):
     assert lines[9] == "Lines with ✗ are not finished yet, or would be missing."
 
 
-def test_a_copy_under_another_name_is_named(folder):
+def test_a_copy_under_another_name_is_named(folder: Path) -> None:
     (folder / NAME).rename(folder / "Copy of 1-orenist-filter (1).ipynb")
     said = "not under this name, but as 'Copy of 1-orenist-filter (1).ipynb': rename it"
     assert line_of(summed_up(folder), NAME) == f"✗{said}"
 
 
-def test_a_training_that_stopped_says_where(folder):
+def test_a_training_that_stopped_says_where(folder: Path) -> None:
     for step in (4000, 900, 1300):
         (folder / f"mdc_session-{step}.index").write_bytes(b"index")
     (folder / FILES[1]).unlink()
     assert line_of(summed_up(folder), FILES[1]) == "✗not here; the last step here is 1300"
 
 
-def test_without_tensorflow_a_size_is_only_told(folder):
+def test_without_tensorflow_a_size_is_only_told(folder: Path) -> None:
     (folder / FILES[2]).write_bytes(bytes(10**6))
     assert line_of(summed_up(folder, "nothing"), FILES[2]) == "✓1.0 MB"
 
 
-def test_an_odd_folder_raises_nothing(folder):
+def test_an_odd_folder_raises_nothing(folder: Path) -> None:
     one, two, three, four, five = (folder / name for name in checks.NOTEBOOKS)
     for path in (one, two, three, four, folder / FILES[1]):
         path.unlink()
@@ -615,7 +625,7 @@ def test_an_odd_folder_raises_nothing(folder):
     assert line_of(lines, FILES[1]) == "✗is no file"
 
 
-def test_where_no_notebook_lies_only_the_checkpoint_is_looked_at(folder):
+def test_where_no_notebook_lies_only_the_checkpoint_is_looked_at(folder: Path) -> None:
     for name in checks.NOTEBOOKS:
         (folder / name).unlink()
     lines = summed_up(folder)
@@ -628,7 +638,7 @@ def test_where_no_notebook_lies_only_the_checkpoint_is_looked_at(folder):
     assert on_colab.endswith("take each with File → Download → Download .ipynb.")
 
 
-def test_a_folder_that_is_gone_raises_nothing(tmp_path):
+def test_a_folder_that_is_gone_raises_nothing(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = f"import os, sys\nsys.path.insert(0, {str(SOURCE)!r})\nimport visible_checks\n"
