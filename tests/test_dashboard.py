@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from playwright.sync_api import ConsoleMessage, Page, ViewportSize, sync_playwright
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler
 
@@ -49,7 +50,7 @@ GROUP = "formgrade-deep-learning"
 ACCESS = "access:services!service=it"
 HOSTILE = "<img src=x onerror=\"document.title='stolen'\">"
 CHROMIUM = shutil.which("chromium")
-PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1200, "height": 900}
+PHONE, DESKTOP = ViewportSize(width=360, height=740), ViewportSize(width=1200, height=900)
 
 
 # --- a graded class on disk ---
@@ -60,7 +61,7 @@ def graded(student: str, passed: list[bool], reason: str = "") -> SubmissionResu
         CheckResult(f"test_{i}", f"Check {i} holds", ok, "" if ok else f"Think about {i}")
         for i, ok in enumerate(passed)
     ]
-    status = "failed" if reason else "graded"
+    status: Status = "failed" if reason else "graded"
     notebook = NotebookResult(FILTERS, status, reason, [CellResult("it-check", 10.0, checks)])
     return SubmissionResult(student, ASSIGNMENT, [notebook])
 
@@ -527,6 +528,7 @@ def test_no_action_without_the_token_of_the_page(
 
 def press(visitor: Visitor, page: str, action: str, content: dict[str, Any]) -> tuple[int, Any]:
     token = next(cookie.value for cookie in visitor.jar if cookie.name == "_xsrf")
+    assert token is not None
     status, body, _ = visitor.get(
         f"{page}api/{action}",
         json.dumps(content).encode(),
@@ -647,24 +649,34 @@ def test_everybody_is_graded_again_only_after_a_question(page: str, reconciler: 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt install chromium")
 
 
-@contextlib.contextmanager
-def browser(size: dict[str, int]) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
+@dataclass(frozen=True)
+class Watched:
+    """A tab of a browser, the errors in it, and the addresses that it has asked for."""
 
+    tab: Page
+    faults: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def browser(size: ViewportSize) -> Iterator[Watched]:
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        tab = chromium.new_page(viewport=size)
-        tab.faults = []
-        tab.on("pageerror", lambda error: tab.faults.append(str(error)))
-        tab.on("console", lambda m: m.type == "error" and tab.faults.append(m.text))
-        tab.asked = []
-        tab.on("request", lambda request: tab.asked.append(request.url))
-        yield tab
+        watched = Watched(chromium.new_page(viewport=size))
+
+        def hear(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                watched.faults.append(message.text)
+
+        watched.tab.on("pageerror", lambda error: watched.faults.append(str(error)))
+        watched.tab.on("console", hear)
+        watched.tab.on("request", lambda request: watched.asked.append(request.url))
+        yield watched
         chromium.close()
 
 
-def picture(tab: Any, name: str) -> None:
+def picture(tab: Page, name: str) -> None:
     """Save a screenshot of the page if SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
         tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
@@ -672,8 +684,9 @@ def picture(tab: Any, name: str) -> None:
 
 @needs_chromium
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_in_a_browser(page: str, size: dict[str, int], request: pytest.FixtureRequest) -> None:
-    with browser(size) as tab:
+def test_in_a_browser(page: str, size: ViewportSize, request: pytest.FixtureRequest) -> None:
+    with browser(size) as watched:
+        tab = watched.tab
         tab.goto(page)
         tab.wait_for_selector("#looked:not(:empty)")
         picture(tab, request.node.callspec.id)
@@ -683,14 +696,15 @@ def test_in_a_browser(page: str, size: dict[str, int], request: pytest.FixtureRe
         assert HOSTILE in tab.inner_text("main")
         assert tab.query_selector("main img") is None
         # Everything comes from the service, and the policy blocks nothing.
-        assert tab.faults == []
-        hosts = {urllib.parse.urlsplit(url).port for url in tab.asked}
+        assert watched.faults == []
+        hosts = {urllib.parse.urlsplit(url).port for url in watched.asked}
         assert len(hosts) <= 2  # the service, and the Hub to log in at
 
 
 @needs_chromium
 def test_without_a_mouse(page: str, reconciler: Reconciler) -> None:
-    with browser(DESKTOP) as tab:
+    with browser(DESKTOP) as watched:
+        tab = watched.tab
         tab.goto(page)
 
         def reach(element: str) -> None:
@@ -718,7 +732,8 @@ def test_without_a_mouse(page: str, reconciler: Reconciler) -> None:
 
 @needs_chromium
 def test_the_page_follows_by_itself(page: str, reconciler: Reconciler) -> None:
-    with browser(DESKTOP) as tab:
+    with browser(DESKTOP) as watched:
+        tab = watched.tab
         with tab.expect_response("**/api/fragment"):  # the first update is not announced
             tab.goto(page)
         assert "zoë" not in tab.inner_text("main")
@@ -731,7 +746,8 @@ def test_the_page_follows_by_itself(page: str, reconciler: Reconciler) -> None:
 def test_a_restart_of_the_service_is_said_and_survived(
     service: Service, reconciler: Reconciler
 ) -> None:
-    with browser(DESKTOP) as tab:
+    with browser(DESKTOP) as watched:
+        tab = watched.tab
         tab.goto(service.url)
         tab.wait_for_selector("#looked:not(:empty)")
         service.stop()
@@ -759,7 +775,8 @@ def test_a_restart_of_the_service_is_said_and_survived(
 
 @needs_chromium
 def test_who_has_logged_out_is_sent_to_log_in(service: Service, hub: Hub) -> None:
-    with browser(DESKTOP) as tab:
+    with browser(DESKTOP) as watched:
+        tab = watched.tab
         tab.goto(service.url)
         tab.wait_for_selector("#looked:not(:empty)")
         hub.visitor = ""  # logged out, in another tab
@@ -771,8 +788,6 @@ def test_who_has_logged_out_is_sent_to_log_in(service: Service, hub: Hub) -> Non
 
 @needs_chromium
 def test_times_are_in_the_zone_of_the_reader(page: str, reconciler: Reconciler) -> None:
-    from playwright.sync_api import sync_playwright
-
     enrol(reconciler)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -788,7 +803,7 @@ def test_times_are_in_the_zone_of_the_reader(page: str, reconciler: Reconciler) 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_what_needs_a_person_comes_first(
-    page: str, reconciler: Reconciler, size: dict[str, int], scheme: str
+    page: str, reconciler: Reconciler, size: ViewportSize, scheme: Literal["light", "dark"]
 ) -> None:
     """A class with many problems, as people see it."""
     enrol(reconciler)
@@ -796,7 +811,8 @@ def test_what_needs_a_person_comes_first(
         result.notebooks[0].cells[0].checks[-1].raised = "IndexError" if result.score > 1 else ""
         write(reconciler.course, result)
         arrive(reconciler, result.student, 7200)
-    with browser(size) as tab:
+    with browser(size) as watched:
+        tab = watched.tab
         tab.emulate_media(color_scheme=scheme)
         tab.goto(page)
         tab.wait_for_selector("#looked:not(:empty)")
@@ -828,13 +844,11 @@ def test_what_needs_a_person_comes_first(
         tab.click("#yes")
         tab.wait_for_selector("table.students")
         assert len(reconciler.records.requests()) > 4
-        assert tab.faults == []
+        assert watched.faults == []
 
 
 @needs_chromium
 def test_without_scripts_the_buttons_work(page: str, reconciler: Reconciler) -> None:
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = chromium.new_context(java_script_enabled=False).new_page()

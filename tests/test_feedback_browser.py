@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
+from playwright.sync_api import Browser, Dialog, expect, sync_playwright
 
 from support.hostile import ATTACKS, FILTERS, hand_in
 from support.people import barriers
 from support.submissions import ASSIGNMENT, CourseCopy, solution_cells
 
-sync_api = pytest.importorskip("playwright.sync_api")
 STUDENTS = ("shows-html", "shows-html-solved")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
+def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not here")
     arguments = """--no-sandbox --disable-gpu --disable-background-networking
         --disable-component-update --disable-sync --no-first-run""".split()
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium, args=arguments)
         yield started
         started.close()
@@ -43,14 +44,19 @@ def course(course_copy: Callable[[], CourseCopy]) -> CourseCopy:
 
 @pytest.mark.parametrize("student", STUDENTS)
 def test_a_hostile_page_runs_and_loads_nothing(
-    browser: object, course: CourseCopy, student: str
+    browser: Browser, course: CourseCopy, student: str
 ) -> None:
     path = course.root / "feedback" / student / ASSIGNMENT / f"{FILTERS}.html"
-    page = browser.new_page()  # type: ignore[attr-defined]
+    page = browser.new_page()
     asked: list[str] = []
     spoken: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("dialog", lambda dialog: (spoken.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        spoken.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     page.route(
         "**/*",
         lambda route: route.continue_() if route.request.url == path.as_uri() else route.abort(),
@@ -87,12 +93,10 @@ def test_a_hostile_page_runs_and_loads_nothing(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("student", STUDENTS)
 def test_everybody_can_read_the_page(
-    browser: object, course: CourseCopy, student: str, scheme: str, width: int
+    browser: Browser, course: CourseCopy, student: str, scheme: Literal["light", "dark"], width: int
 ) -> None:
     path = course.root / "feedback" / student / ASSIGNMENT / f"{FILTERS}.html"
-    page = browser.new_page(  # type: ignore[attr-defined]
-        viewport={"width": width, "height": 800}, color_scheme=scheme
-    )
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert barriers(page) == []
@@ -102,25 +106,25 @@ def test_everybody_can_read_the_page(
     page.close()
 
 
-def test_each_row_of_the_list_leads_to_its_cell(browser: object, course: CourseCopy) -> None:
+def test_each_row_of_the_list_leads_to_its_cell(browser: Browser, course: CourseCopy) -> None:
     path = course.root / "feedback" / STUDENTS[1] / ASSIGNMENT / f"{FILTERS}.html"
-    page = browser.new_page()  # type: ignore[attr-defined]
+    page = browser.new_page()
     page.goto(path.as_uri())
     rows = page.locator("#toc tbody a")
     assert rows.count() == len(solution_cells(FILTERS))
     for number in range(rows.count()):
         rows.nth(number).click()
         target = page.locator(":target")
-        sync_api.expect(target).to_be_in_viewport()
+        expect(target).to_be_in_viewport()
         assert target.locator(".head strong").inner_text() == rows.nth(number).inner_text()
         target.get_by_role("link", name="to the top").click()
-        sync_api.expect(page.locator("h1")).to_be_in_viewport()
+        expect(page.locator("h1")).to_be_in_viewport()
     page.close()
 
 
-def test_paper_is_white_and_has_every_failed_check(browser: object, course: CourseCopy) -> None:
+def test_paper_is_white_and_has_every_failed_check(browser: Browser, course: CourseCopy) -> None:
     path = course.root / "feedback" / STUDENTS[0] / ASSIGNMENT / f"{FILTERS}.html"
-    page = browser.new_page(color_scheme="dark")  # type: ignore[attr-defined]
+    page = browser.new_page(color_scheme="dark")
     page.goto(path.as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

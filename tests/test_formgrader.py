@@ -6,11 +6,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
+import nbgrader.server_extensions.formgrader.formgrader as stock
 import pytest
 from nbgrader.server_extensions.formgrader.handlers import static_path
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPConnection, HTTPServerRequest
 from tornado.web import Application
 
 from autograder.record import formgrader
@@ -23,16 +24,16 @@ SCRIPT = """() => {{
 }}"""
 
 
-class Connection:
+class Connection(HTTPConnection):
     """A minimal connection for a request."""
 
     no_keep_alive = False
-    context: Any = type("Context", (), {"remote_ip": "", "protocol": "http"})
+    context = SimpleNamespace(remote_ip="", protocol="http")
 
 
 def test_formgraders_scripts_are_served_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formgrader.stock, "HTMLExporter", formgrader.stock.HTMLExporter)
-    server = type("Server", (), {"web_app": Application([], base_url="/services/c/")})
+    monkeypatch.setattr(stock, "HTMLExporter", stock.HTMLExporter)
+    server = SimpleNamespace(web_app=Application([], base_url="/services/c/"))
     formgrader._load_jupyter_server_extension(server)
     for name in formgrader.NAMELESS:
         # nbgrader's script still has the line that is replaced.

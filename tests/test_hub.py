@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from autograder.engine.notebook import grade_id
-from autograder.release import solved
+from autograder.engine.notebook import grade_id, solved
 from deploy import accounts, processes
 from deploy.__main__ import COURSE
 from deploy.accounts import LIFELINE
@@ -90,7 +91,7 @@ def with_a_mistake() -> dict[str, str]:
 
 
 @contextmanager
-def made(output: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+def made(output: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `make hub`; yield its process and output when it is up, and kill it in the end."""
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -111,7 +112,7 @@ def answers_at(url: str) -> bool:
     """Whether a Hub answers at this address."""
     try:
         with urllib.request.urlopen(f"{url}/hub/login") as page:
-            return page.status == 200
+            return bool(page.status == 200)
     except OSError:
         return False
 
@@ -168,7 +169,7 @@ def test_make_hub_that_was_killed_takes_its_hub_with_it(tmp_path: Path) -> None:
     assert_gone([*COURSE.students, *COURSE.instructors, COURSE.grader], uids)
 
 
-def ready(process: subprocess.Popen, output: Path) -> str:
+def ready(process: subprocess.Popen[bytes], output: Path) -> str:
     """The output, once it is complete; empty before."""
     assert process.poll() is None
     said = output.read_text()
@@ -244,10 +245,11 @@ def inbound(hub: Demonstration, student: str, course: str = ONE.name) -> list[Pa
     return sorted((hub.exchange / course / "inbound").glob(f"{student}+*"))
 
 
-def results(hub: Demonstration, student: str, course: str = ONE.name) -> dict:
+def results(hub: Demonstration, student: str, course: str = ONE.name) -> dict[str, Any]:
     """A student's results.json."""
     path = hub.root(course) / "autograded" / student / ASSIGNMENT / "results.json"
-    return json.loads(path.read_text("utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
 
 
 # --- students ---
@@ -538,6 +540,11 @@ def version(path: Path) -> int:
         return 0
 
 
+def is_newer(path: Path, seen: int) -> bool:
+    """Whether a file has changed since this version of it."""
+    return version(path) > seen
+
+
 def regrade(hub: Demonstration, ida: Person, student: str) -> None:
     """Press the dashboard's Regrade button, and wait until the regrade is done."""
     path = hub.root(ONE.name) / "autograded" / student / ASSIGNMENT / "results.json"
@@ -569,7 +576,7 @@ def test_grading_in_formgrader_and_by_the_service_at_once(hub: Demonstration, id
             )
             said.append((answer.status, answer.json()["success"]))
             dashboard.close()
-            until(lambda path=path, seen=seen: version(path) > seen, "graded")
+            until(partial(is_newer, path, seen), "graded")
     assert said == [(200, True)] * 4
     until(lambda: state(hub, ida)["health"]["requests"] == 0, "the service is done")
     assert {student: results(hub, student) for student in students} == before
@@ -578,11 +585,12 @@ def test_grading_in_formgrader_and_by_the_service_at_once(hub: Demonstration, id
     assert [(row["status"], row["failed"]) for row in rows] == [("graded", [])] * 2
 
 
-def state(hub: Demonstration, person: Person) -> dict:
+def state(hub: Demonstration, person: Person) -> dict[str, Any]:
     """The dashboard's content."""
     answer = person.context.request.get(f"{hub.url}/services/{ONE.name}-autograder/api/state")
     assert answer.status == 200
-    return answer.json()
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 # --- a crowd, and a killed service ---
@@ -612,7 +620,7 @@ def is_of(process: Path, user: str) -> bool:
 class Crowd:
     """The answers to thirty submissions within a minute, and the pid of the killed service."""
 
-    answers: dict[str, dict]
+    answers: dict[str, dict[str, Any]]
     killed: int
 
 

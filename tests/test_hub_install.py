@@ -25,9 +25,8 @@ import nbformat
 import pytest
 
 from autograder.data import mnist
-from autograder.engine.notebook import grade_id
+from autograder.engine.notebook import grade_id, solved
 from autograder.errors import UserError
-from autograder.release import solved
 from deploy import check, courses, processes
 from deploy.install import bring, make_account
 from deploy.processes import Process
@@ -258,7 +257,7 @@ def free_ports(count: int) -> tuple[int, int]:
 
 def versions(site: Site) -> dict[str, tuple[int, ...]]:
     """Metadata of the installation's files and folders, which change when they are rewritten."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for path in [p for p in site.folder.rglob("*") if "site-packages" not in p.parts]:
         status = path.lstat()
         # The checks themselves leave caches of the programs that they start.
@@ -430,7 +429,7 @@ def up(url: str) -> bool:
     """Whether the address answers."""
     try:
         with urllib.request.urlopen(url, timeout=5) as page:
-            return page.status == 200
+            return bool(page.status == 200)
     except OSError:
         return False
 
@@ -536,7 +535,7 @@ def test_what_a_student_finds_by_looking_around_is_for_everybody(graded: Install
 
 def opened(user: str, site: Site, names: str) -> list[str]:
     """The files among those named that a user can open."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [site.students_environment / "bin" / "python", "-I", "-c", OPEN],
         input=names,
         capture_output=True,

@@ -13,9 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    FrameLocator,
+    Locator,
+    Page,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 from deploy.demo import ASSIGNMENT, Demonstration
 
@@ -60,7 +67,7 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-def barriers(page: Any) -> list[tuple[str, str]]:
+def barriers(page: Page) -> list[tuple[str, str]]:
     """(rule, element) of the serious accessibility problems that axe-core finds on a page."""
     page.evaluate(
         resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
@@ -176,7 +183,7 @@ class Person:
             self.page.wait_for_timeout(1000)  # the list gives no sign while it loads
         return link.last
 
-    def read_feedback(self, notebook: str) -> Page | object:
+    def read_feedback(self, notebook: str) -> FrameLocator:
         """Open a feedback page in JupyterLab; return the frame that shows it."""
         self.fetch_feedback().click()
         item = self.page.locator(".jp-DirListing-item", has_text=notebook)
