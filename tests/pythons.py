@@ -41,8 +41,9 @@ def environment(name: str, program: str, requirements: Path, *, kit: bool = Fals
     if stamp.exists() and stamp.read_text() == wanted.hexdigest():
         return python
     shutil.rmtree(folder, ignore_errors=True)
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-    commands = [
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    pip: list[str | Path] = [python, "-m", "pip", *quiet]
+    commands: list[list[str | Path]] = [
         [program, "-m", "venv", folder],
         [*pip, "install", "--require-hashes", "-r", requirements],
     ]
@@ -71,7 +72,8 @@ def main(versions: list[str]) -> int:
             failed.append(version)
             continue
         path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-        tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_matrix.py"]
+        options = ["-q", "-p", "no:cacheprovider", "tests/test_matrix.py"]
+        tests: list[str | Path] = [python, "-m", "pytest", *options]
         done = subprocess.run(tests, cwd=ROOT, env={**os.environ, "PATH": path})
         failed += [version] * (done.returncode != 0)
     return 1 if failed else 0

@@ -52,7 +52,8 @@ CASES = 300
 
 
 def mark(cell: NotebookNode) -> dict[str, Any]:
-    return cell.metadata.get("nbgrader", {})
+    found: dict[str, Any] = cell.metadata.get("nbgrader", {})
+    return found
 
 
 def move(rng: random.Random, cells: list[NotebookNode]) -> None:
@@ -446,7 +447,7 @@ FILTERS, CLASSES, DYNAMIC = NOTEBOOKS[:3]
 RELEASE, SOURCE = ROOT / "release" / ASSIGNMENT, ROOT / "source" / ASSIGNMENT
 # The cells that are done.  If two cells share a demand, such as `filter_vals`, the earlier one is
 # done, too, because a copy of the later one's code before it would rightly meet the demand.
-DONE = {
+DONE: dict[str, dict[str, int | str]] = {
     "nothing": {FILTERS: 0, CLASSES: 0, DYNAMIC: 0},
     "the first cells": {FILTERS: 7, CLASSES: 3, DYNAMIC: 2},
     "all but one": {FILTERS: "ofe-05-graph", CLASSES: "oce-05-layers", DYNAMIC: "ode-03-graph"},

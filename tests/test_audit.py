@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +32,9 @@ from autograder.audit.trials import (
     Trial,
 )
 from autograder.course import Course
-from autograder.engine.grade import Graded
+from autograder.engine.grade import Graded, Job
 from autograder.engine.pool import Engine
-from autograder.engine.results import CellResult, CheckResult, NotebookResult
+from autograder.engine.results import CellResult, CheckResult, NotebookResult, Status
 from autograder.errors import UserError
 from support.submissions import ASSIGNMENT, ROOT
 
@@ -367,7 +368,9 @@ class Counting(Engine):
         super().__init__(course, 1)
         self.left, self.graded = left, 0
 
-    def _compute(self, todo):
+    def _compute(
+        self, todo: Iterable[tuple[Job, str]]
+    ) -> Generator[tuple[Job, str, Graded | BaseException], None, None]:
         for job, key in todo:
             if self.graded == self.left:
                 raise Interrupted
@@ -394,12 +397,12 @@ def test_all_variants_go_on_where_they_were_interrupted(
 # -- verdicts ----------------------------------------------------------------------------------
 
 
-def result(status: str = "graded", **passed: bool) -> NotebookResult:
+def result(status: Status = "graded", **passed: bool) -> NotebookResult:
     """A notebook result of one grade cell with these checks."""
     checks = [
         CheckResult(name, name, ok, "" if ok else f"about {name}") for name, ok in passed.items()
     ]
-    return NotebookResult("n", status, "gone", [CellResult("c-check", 2.0, checks)])  # type: ignore[arg-type]
+    return NotebookResult("n", status, "gone", [CellResult("c-check", 2.0, checks)])
 
 
 def trial(*fails: str, **more: object) -> Trial:
@@ -450,7 +453,7 @@ def test_a_mutation_comes_to_the_end_that_is_explained(
     fate: str, passed: dict[str, bool], misses: list[str]
 ) -> None:
     mutation = replace(trial("a"), kind=MUTATION, fate=fate)
-    assert judge(mutation, result(**passed)).misses == misses
+    assert judge(mutation, result("graded", **passed)).misses == misses
 
 
 def test_a_rewriting_fails_no_check() -> None:
@@ -483,7 +486,7 @@ def test_the_report_shows_who_fails_what() -> None:
 
 def test_the_report_counts_what_was_made_by_machine() -> None:
     checks = {"n": [Check("c-check", "a", "It is a"), Check("d-check", "b", "It is b")]}
-    keys = (["c-check::a"], ["d-check::b"], [])
+    keys: tuple[list[str], ...] = (["c-check::a"], ["d-check::b"], [])
     outcomes = [
         Outcome(replace(trial("a"), kind=MUTATION, name=f"negate: {n}", about=f"why {n}"), key, [])
         for n, key in enumerate(keys)

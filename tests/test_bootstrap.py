@@ -21,7 +21,7 @@ def test_an_outdated_environment_is_not_removed_from_inside(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (venv / "kit-stamp").write_text("older", encoding="utf-8")
 
-    command = [venv / "bin" / "python", script, "setup"]
+    command: list[str | Path] = [venv / "bin" / "python", script, "setup"]
     done = subprocess.run(command, capture_output=True, text=True)
 
     assert done.returncode == 2

@@ -582,7 +582,7 @@ def draw(generator: np.random.Generator) -> tuple[int, ...]:
 def test_seeded_depends_on_secret_and_parts_and_on_nothing_else() -> None:
     assert draw(seeded(b"s", "key", "part")) == draw(seeded(b"s", "key", "part"))
     np.random.seed(1)
-    cases = [
+    cases: list[tuple[bytes, *tuple[str, ...]]] = [
         (b"s", "key", "part"),
         (b"t", "key", "part"),
         (b"s", "kez", "part"),

@@ -15,6 +15,8 @@ from support.submissions import ROOT
 
 MEASURED = json.loads(measure.RECORD.read_text())["samples"]
 _spec = importlib.util.spec_from_file_location("make_figures", ROOT / "docs" / "make_figures.py")
+assert _spec is not None
+assert _spec.loader is not None
 figures = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(figures)
 

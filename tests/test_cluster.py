@@ -55,7 +55,9 @@ class Dask:
     @staticmethod
     def _find(log: Path, pattern: str) -> str:
         poll(lambda: re.search(pattern, log.read_text()) is not None, f"{pattern} in {log}")
-        return re.search(pattern, log.read_text())[1]
+        found = re.search(pattern, log.read_text())
+        assert found is not None
+        return found[1]
 
     def worker(self, name: str, **environment: str) -> Path:
         """Start a worker with one thread; return its working folder."""

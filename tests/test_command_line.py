@@ -10,13 +10,16 @@ from pathlib import Path
 import nbformat
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from autograder import cli
 from autograder.errors import nearest
 from support.submissions import ASSIGNMENT, NOTEBOOKS, ROOT
 
-GROUP = typer.main.get_command(cli.app)
-COMMANDS = sorted(GROUP.commands)
+_group = typer.main.get_command(cli.app)
+assert isinstance(_group, TyperGroup)
+KNOWN = _group.commands
+COMMANDS = sorted(KNOWN)
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -43,7 +46,7 @@ def test_help_is_whole_at_80_columns(command: str) -> None:
     assert not re.search(r"…|[^]}]\.\.\.$", done.stdout, re.M)
     assert "``" not in done.stdout  # no raw reStructuredText
     assert ":class:" not in done.stdout
-    shown = GROUP.commands[command].params if command else []
+    shown = KNOWN[command].params if command else []
     for option in (name for p in shown for name in p.opts if name.startswith("--")):
         assert re.search(rf"(?<!\S){option}\b", done.stdout)
     for name in [] if command else COMMANDS:

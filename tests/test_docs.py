@@ -7,12 +7,17 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from autograder import cli
 from tools import bootstrap
+
+if TYPE_CHECKING:
+    from make_figures import Quantity
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -65,6 +70,7 @@ def test_every_make_target_exists(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=shown)
 def test_every_autograder_command_exists(document: Path) -> None:
     group = typer.main.get_command(cli.app)
+    assert isinstance(group, TyperGroup)
     text = document.read_text(encoding="utf-8")
     named = re.findall(r"(?:`|^)autograder ([a-z]+)([^`\n]*)", text, re.M)
     for command, rest in named:
@@ -77,6 +83,7 @@ def test_every_autograder_command_exists(document: Path) -> None:
 def test_explained_options_are_those_of_grade() -> None:
     options = set(re.findall(r"`(--(?:student|jobs|force|json|course))\b", prose(COMMANDS)))
     group = typer.main.get_command(cli.app)
+    assert isinstance(group, TyperGroup)
     assert options <= {option for p in group.commands["grade"].params for option in p.opts}
     assert len(options) == 5
 
@@ -87,14 +94,16 @@ def test_thresholds_page_is_current() -> None:
 
 
 @pytest.mark.parametrize("quantity", figures.QUANTITIES, ids=lambda quantity: quantity.name)
-def test_chance_hardly_ever_carries_a_solution_across_a_bound(quantity) -> None:
+def test_chance_hardly_ever_carries_a_solution_across_a_bound(quantity: Quantity) -> None:
     values = quantity.values(MEASURED)
     assert quantity.beyond(values) == 0
     assert quantity.failure(values) < quantity.limit
 
 
 @pytest.mark.parametrize("quantity", figures.QUANTITIES, ids=lambda quantity: quantity.name)
-def test_a_tightened_bound_or_a_few_seeds_are_noticed(quantity, monkeypatch) -> None:
+def test_a_tightened_bound_or_a_few_seeds_are_noticed(
+    quantity: Quantity, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = quantity.values(MEASURED)
     assert quantity.failure(values[:2]) == 1
     monkeypatch.setattr(figures.thresholds, quantity.bound_name, sorted(values)[len(values) // 2])

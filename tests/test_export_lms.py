@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder.record.export import Column, Grade, written
+from autograder.record.export import Column, Grade, Target, written
 from support.submissions import ASSIGNMENT, CourseCopy
 
 POSSIBLE = 100.0
@@ -21,7 +21,7 @@ CLASS = [
 ]
 
 
-def rows(target: str, found: list[Grade] = CLASS) -> list[dict[str, str]]:
+def rows(target: Target, found: list[Grade] = CLASS) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(written(target, columns(found), found))))
 
 
@@ -73,7 +73,7 @@ def test_canvas_would_take_the_digits_of_an_id_for_another_student() -> None:
 
 
 @pytest.mark.parametrize("target", ["moodle", "canvas"])
-def test_no_cell_is_a_formula(target: str) -> None:
+def test_no_cell_is_a_formula(target: Target) -> None:
     for row in rows(target):
         for cell in row.values():
             assert cell == "-" or not cell.startswith(tuple("=+-@\t\r")), cell
@@ -81,7 +81,7 @@ def test_no_cell_is_a_formula(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["moodle", "canvas"])
-def test_a_name_stays_on_its_line(target: str) -> None:
+def test_a_name_stays_on_its_line(target: Target) -> None:
     odd = [Grade("a", "one\r\ntwo", "\t=1+1", "", "", 1.0)]
     text = written(target, columns(odd), odd)
     assert text.count("\r\n") == (2 if target == "moodle" else 3)
@@ -90,7 +90,7 @@ def test_a_name_stays_on_its_line(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["moodle", "canvas"])
-def test_several_assignments_stand_under_the_names_that_the_platform_has(target: str) -> None:
+def test_several_assignments_stand_under_the_names_that_the_platform_has(target: Target) -> None:
     two = [Column(name, {"ada": points}, 10.0) for name, points in (("A (1)", 7.0), ("B", None))]
     *_, row = csv.DictReader(io.StringIO(written(target, two, CLASS[:1])))
     assert (row["A (1)"], row["B"]) == ("7", "-" if target == "moodle" else "")

@@ -123,7 +123,7 @@ def test_a_scale_of_colours_is_no_picture(own: bool) -> None:
 
 def test_parts_of_a_figure_have_their_place_in_the_whole() -> None:
     drawn = plt.figure()
-    left, right = drawn.subfigures(1, 2)
+    ((left, right),) = drawn.subfigures(1, 2, squeeze=False)
     left.subplots().imshow(IMAGE)
     right.subplots().imshow(IMAGE)
     right.suptitle("right")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from autograder.engine import files
 from autograder.engine.files import Found, read_regular, remove, walk
 from autograder.errors import CannotGrade
 from autograder.kernel import usage
@@ -332,7 +332,7 @@ def test_remove_takes_what_is_deep_or_closed_and_follows_nothing(
         def fails(folder: Path) -> None:
             raise PermissionError
 
-        monkeypatch.setattr(files.shutil, "rmtree", fails)
+        monkeypatch.setattr(shutil, "rmtree", fails)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     deep = os.open(scratch, os.O_RDONLY)

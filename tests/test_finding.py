@@ -53,7 +53,8 @@ def work(name: str = FILTERS, cells: int = 3) -> bytes:
     for cell in book.cells:
         if grade_id(cell) in solution_cells(name)[:cells]:
             cell.source = written[grade_id(cell)]
-    return nbformat.writes(book).encode()
+    text: str = nbformat.writes(book)
+    return text.encode()
 
 
 def put(path: Path, data: bytes, minutes: int = 0) -> Path:
@@ -419,9 +420,10 @@ def test_an_archive_of_another_kind_is_said_to_stay_closed(tmp_path: Path, kind:
 def test_a_remark_that_all_notebooks_share_is_shown_with_their_reason() -> None:
     def shown(*found: str) -> str:
         results = [NotebookResult(name, "not found", "no", found=name) for name in found]
-        console = Console(file=io.StringIO(), width=100)
+        output = io.StringIO()
+        console = Console(file=output, width=100)
         reasons([SubmissionResult("ada", ASSIGNMENT, results)], [], console)
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        return output.getvalue()
 
     assert shown("x.7z is closed", "x.7z is closed") == "ada: x.7z is closed\nada: no\n"
     assert shown("", "") == "ada: no\n"

@@ -37,6 +37,6 @@ def test_a_hook_finds_nothing(hook: dict[str, str]) -> None:
     assert files
     program, *options = hook["entry"].split()
     beside = Path(sys.executable).with_name(Path(program).name)
-    command = [beside, *options, *LOOK[hook["id"]], *files]
+    command: list[str | Path] = [beside, *options, *LOOK[hook["id"]], *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -59,6 +59,7 @@ def written_by_now(course: GatedCourse) -> dict[str, tuple[int, int] | None]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_where_it_was(course: GatedCourse, how: signal.Signals) -> None:
     process = course.start(*GRADE)
+    assert process.stdout is not None
     said = [process.stdout.readline() for _ in range(STRUCK)]  # one line per recorded student
     assert [line.split()[-2:] for line in said] == [["s0", "4/4"], ["s1", "4/4"]], (
         process.communicate(timeout=PATIENCE)

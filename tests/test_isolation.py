@@ -630,7 +630,8 @@ def test_a_program_with_a_set_user_bit_gains_nothing(kernel: Kernel) -> None:
         get_ipython().user_ns['kept'] = program, end, full
     """
     assert kernel.attempt(textwrap.dedent(source)) == "done"
-    deadline, found = time.monotonic() + 10, []
+    deadline = time.monotonic() + 10
+    found: list[int] = []
     while not found and time.monotonic() < deadline:
         found = [p for p in members(kernel.pid) if Path(f"/proc/{p}/comm").read_text() == "su\n"]
         time.sleep(0.02)
@@ -1432,7 +1433,7 @@ def test_the_project_stays_hidden_wherever_it_is_installed(
     elsewhere.mkdir(parents=True)
     if way == "table":
         table = types.ModuleType("__editable___autograder_finder")
-        table.MAPPING = {"autograder": str(kit / "autograder"), "other": str(elsewhere)}
+        vars(table)["MAPPING"] = {"autograder": str(kit / "autograder"), "other": str(elsewhere)}
         monkeypatch.setitem(sys.modules, table.__name__, table)
     environment = project / ".venv"
     if way == "environment inside":
@@ -1440,8 +1441,8 @@ def test_the_project_stays_hidden_wherever_it_is_installed(
         monkeypatch.setattr(sys, "prefix", str(environment))
     view = isolate.readable.__wrapped__()
     shown = [path for path in view.whole if not os.path.islink(path)]
-    for path in (base / "libm.so", base / "lib64", packages / "numpy", packages / "egg.zip"):
-        assert view.has(str(path)), path
+    for one in (base / "libm.so", base / "lib64", packages / "numpy", packages / "egg.zip"):
+        assert view.has(str(one)), one
     assert view.has(str(elsewhere)) == (way == "table")
     if way != "wheel":
         assert view.has(str(environment / "lib")) == (way == "environment inside")

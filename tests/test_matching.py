@@ -95,7 +95,7 @@ def answer_under_the_stub(notebook: NotebookNode) -> None:
     for cell in list(notebook.cells):
         if is_solution(cell) and cell.cell_type == "code":
             notebook.cells.insert(notebook.cells.index(cell) + 1, own(without_comment(cell.source)))
-            cell.source = stubs[grade_id(cell)]
+            cell.source = stubs[str(grade_id(cell))]
 
 
 def answer_under_the_check(notebook: NotebookNode) -> None:
@@ -103,7 +103,7 @@ def answer_under_the_check(notebook: NotebookNode) -> None:
     waiting: str | None = None
     for cell in list(notebook.cells):
         if is_solution(cell) and cell.cell_type == "code":
-            waiting, cell.source = without_comment(cell.source), stubs[grade_id(cell)]
+            waiting, cell.source = without_comment(cell.source), stubs[str(grade_id(cell))]
         elif is_autograded(cell) and waiting is not None:
             notebook.cells.insert(notebook.cells.index(cell) + 1, own(waiting))
             waiting = None
@@ -115,7 +115,7 @@ def answer_in_the_check(notebook: NotebookNode, instead: bool = False) -> None:
     waiting: str | None = None
     for cell in notebook.cells:
         if is_solution(cell) and cell.cell_type == "code":
-            waiting, cell.source = without_comment(cell.source), stubs[grade_id(cell)]
+            waiting, cell.source = without_comment(cell.source), stubs[str(grade_id(cell))]
         elif is_autograded(cell) and waiting is not None:
             cell.source = waiting if instead else f"{waiting}\n\n{cell.source}"
             waiting = None

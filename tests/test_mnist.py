@@ -487,7 +487,7 @@ def test_some_rows_are_valid_idx_with_exactly_those(
     made = {path.name: path for path in (world.folder / "new" / "small").iterdir()}
     assert set(made) == {name for name in NAMES if name.startswith("train") == (split == "train")}
     for name, path in made.items():
-        assert path.read_bytes() == idx(world.arrays[name][rows])
+        assert path.read_bytes() == idx(world.arrays[name][np.asarray(rows)])
 
 
 def test_some_rows_can_be_read_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

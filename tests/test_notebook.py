@@ -588,7 +588,9 @@ def test_many_cells_take_little_time(hand_in: Callable[[Any], NotebookNode]) -> 
 
 # -- random changes ----------------------------------------------------------------------------
 
-VALUES = (None, True, 0, -1, 1e9, "", "text", "a", "a-check", "why", [], ["skip-execution"], {})
+VALUES: tuple[Any, ...] = (
+    None, True, 0, -1, 1e9, "", "text", "a", "a-check", "why", [], ["skip-execution"], {},
+)  # fmt: skip
 
 
 def mutate(work: Cell, chance: random.Random) -> None:

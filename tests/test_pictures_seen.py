@@ -6,6 +6,7 @@ Solution cells for pictures need only arrays, so the tests need neither a kernel
 from __future__ import annotations
 
 import functools
+import importlib
 import socket
 import sys
 import threading
@@ -89,8 +90,7 @@ def points(images: np.ndarray) -> np.ndarray:
 def namespace(notebook: str) -> dict[str, Any]:
     """The names that the cells before the first picture define."""
     sys.path.insert(0, str(SOURCE))
-    import pictures
-
+    pictures = importlib.import_module("pictures")
     rng = np.random.default_rng(4)
     names: dict[str, Any] = {
         "np": np, "plt": plt, "grid": pictures.grid, "digit_bars": pictures.digit_bars,

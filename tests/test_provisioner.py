@@ -44,18 +44,17 @@ def test_nothing_is_told_to_a_watch_that_has_closed(
     client = kernel_manager(str(tmp_path / "socket"), order, listeners, 0, 1).client()
     done: list[tuple[str, int]] = []
     switch_off, close = zmq.Socket.disable_monitor, zmq.Socket.close
-    monkeypatch.setattr(
-        zmq.Socket,
-        "disable_monitor",
-        lambda self: (done.append(("unwatched", self.socket_type)), switch_off(self))[1],
-    )
-    monkeypatch.setattr(
-        zmq.Socket,
-        "close",
-        lambda self, linger=None: (done.append(("closed", self.socket_type)), close(self, linger))[
-            1
-        ],
-    )
+
+    def unwatched(socket: zmq.Socket[bytes]) -> None:
+        done.append(("unwatched", socket.socket_type))
+        switch_off(socket)
+
+    def closed(socket: zmq.Socket[bytes], linger: int | None = None) -> None:
+        done.append(("closed", socket.socket_type))
+        close(socket, linger)
+
+    monkeypatch.setattr(zmq.Socket, "disable_monitor", unwatched)
+    monkeypatch.setattr(zmq.Socket, "close", closed)
     client.start_channels()
     client.stop_channels()
     first = next(place for place, (what, _) in enumerate(done) if what == "closed")

@@ -295,32 +295,30 @@ def test_a_right_answer_is_put_together() -> None:
 
 
 BIG = np.iinfo(np.int64).max
+CHANGES: dict[str, dict[str, np.ndarray]] = {
+    "unknown kind": {"kinds": np.array([0, 3], np.uint8)},
+    "other type": {"kinds": np.array([0, 1], np.int64)},
+    "floats": {"lengths": np.zeros((2, 3))},
+    "fewer kinds": {"kinds": np.array([0], np.uint8)},
+    "flat": {"lengths": np.zeros(6, np.int64)},
+    "a cell without source": {"lengths": np.array([[ABSENT, 1, 2], [0, -1, -1]], np.int64)},
+    "negative": {"lengths": np.array([[5, -2, -1], [0, -1, -1]], np.int64)},
+    "too long": {"lengths": np.array([[3, 1, -1], [0, -1, -1]], np.int64)},
+    "too short": {"lengths": np.array([[1, 1, -1], [0, -1, -1]], np.int64)},
+    "overflow": {"lengths": np.array([[BIG, BIG, 5], [0, -1, -1]], np.int64)},
+    "no UTF-8": {"text": np.array([255, 254, 253], np.uint8)},
+    "half a character": {"text": np.frombuffer("é1".encode(), np.uint8)[:3]}
+    | {"lengths": np.array([[1, 2, -1], [0, -1, -1]], np.int64)},
+    "too much": {"text": np.zeros(TEXT_LIMIT + 1, np.uint8)},
+    "too many": {"kinds": np.zeros(CELL_LIMIT + 1, np.uint8)}
+    | {"lengths": np.zeros((CELL_LIMIT + 1, 3), np.int64), "text": np.zeros(0, np.uint8)},
+}
 WRONG: dict[str, Any] = {
     "nothing": {},
     "no value": {"value": None},
     "no arrays": {"value": {"kinds": 1, "lengths": 2, "text": 3}},
     "one array": {"value": {"kinds": np.zeros(2, np.uint8)}},
-} | {
-    name: {"value": arrays(**change)}
-    for name, change in {
-        "unknown kind": {"kinds": np.array([0, 3], np.uint8)},
-        "other type": {"kinds": np.array([0, 1], np.int64)},
-        "floats": {"lengths": np.zeros((2, 3))},
-        "fewer kinds": {"kinds": np.array([0], np.uint8)},
-        "flat": {"lengths": np.zeros(6, np.int64)},
-        "a cell without source": {"lengths": np.array([[ABSENT, 1, 2], [0, -1, -1]], np.int64)},
-        "negative": {"lengths": np.array([[5, -2, -1], [0, -1, -1]], np.int64)},
-        "too long": {"lengths": np.array([[3, 1, -1], [0, -1, -1]], np.int64)},
-        "too short": {"lengths": np.array([[1, 1, -1], [0, -1, -1]], np.int64)},
-        "overflow": {"lengths": np.array([[BIG, BIG, 5], [0, -1, -1]], np.int64)},
-        "no UTF-8": {"text": np.array([255, 254, 253], np.uint8)},
-        "half a character": {"text": np.frombuffer("é1".encode(), np.uint8)[:3]}
-        | {"lengths": np.array([[1, 2, -1], [0, -1, -1]], np.int64)},
-        "too much": {"text": np.zeros(TEXT_LIMIT + 1, np.uint8)},
-        "too many": {"kinds": np.zeros(CELL_LIMIT + 1, np.uint8)}
-        | {"lengths": np.zeros((CELL_LIMIT + 1, 3), np.int64), "text": np.zeros(0, np.uint8)},
-    }.items()
-}
+} | {name: {"value": arrays(**change)} for name, change in CHANGES.items()}
 
 
 @pytest.mark.parametrize("name", WRONG)

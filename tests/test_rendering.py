@@ -15,8 +15,8 @@ from autograder.engine.notebook import restore
 from autograder.errors import UserError
 from autograder.kernel import page as kernel_page
 from autograder.kernel.child import Limits
-from autograder.kernel.page import AS_WRITTEN, FORMULAS_LIMIT, PLAIN_LIMIT, Budget
-from autograder.record import pages, rendering
+from autograder.kernel.page import AS_WRITTEN, FORMULAS_LIMIT, PAGE_SECONDS, PLAIN_LIMIT, Budget
+from autograder.record import rendering
 from autograder.record.feedback import FeedbackExporter
 from autograder.record.pages import PageExporter
 from autograder.record.rendering import NotRendered, Renderer
@@ -244,7 +244,7 @@ def test_processor_time_is_bounded_from_outside(monkeypatch: pytest.MonkeyPatch)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("[" * 2_000_000)])
     asked = {"notebook": notebook, "resources": {}, "settings": {}, "templates": []}
     with pytest.raises(NotRendered, match="used more than 0 s of processor time"):
-        rendering.renderer().render({**asked, "seconds": pages.PAGE_SECONDS}, ())
+        rendering.renderer().render({**asked, "seconds": PAGE_SECONDS}, ())
 
 
 def test_the_second_try_lays_out_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_the_second_try_lays_out_no_text(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Renderer, "render", first_fails)
     page = page_of("formgrade", answer="*mine*")
-    assert asked == [pages.PAGE_SECONDS, 0.0]
+    assert asked == [PAGE_SECONDS, 0.0]
     assert "<pre>*mine*</pre>" in page
     assert 'id="why"' in page  # manual grading is still possible
 
@@ -290,7 +290,12 @@ def test_no_text_is_laid_out_in_this_process(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_page_needs_nothing_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(Renderer, "render", lambda self, *a: asked.append(a) or "")
+
+    def render(_: Renderer, *found: object) -> str:
+        asked.append(found)
+        return ""
+
+    monkeypatch.setattr(Renderer, "render", render)
     page_of("feedback", function=print)
     assert "not-for-the-page" not in str(asked)
     assert [p for p in asked[0][1] if p.endswith("share/jupyter")] == []

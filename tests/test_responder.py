@@ -434,10 +434,10 @@ def test_a_session_starts_with_what_it_is_given_and_initialises_the_rest(values:
 
 def test_what_is_initialised_late_does_not_undo_what_was_assigned(values: Values) -> None:
     session = values.session("h")
-    session.assign(b=np.float32([1, 2]))
+    session.assign(b=np.array([1, 2], np.float32))
     assert session.fetch("h", feed={"x": ONES}).tolist() == [[5, 6]]
     session.assign(w=np.zeros((4, 2), np.float32))
-    session.step("train_step", {"x": ONES, "t": np.float32([[1, 2]])})
+    session.step("train_step", {"x": ONES, "t": np.array([[1, 2]], np.float32)})
     assert session.fetch("h", feed={"x": ONES}).tolist() == [[1, 2]]
 
 
@@ -474,7 +474,7 @@ def test_variables_that_start_as_one_tensor_are_given_values_of_their_own(start:
         "import tensorflow.compat.v1 as tf\ntf.disable_v2_behavior()\nzeros = tf.zeros([2])\n"
         "one, other = tf.Variable(zeros), tf.Variable(zeros)\nboth = one + 10 * other"
     )
-    given = {"one": np.float32([1, 2]), "other": np.float32([3, 4])}
+    given = {"one": np.array([1, 2], np.float32), "other": np.array([3, 4], np.float32)}
     session = run.values_at("check-1").session("both", given)
     assert session.fetch("both").tolist() == [31, 42]
 

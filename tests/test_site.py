@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from autograder import checks, cli
 from tools import bootstrap
@@ -85,10 +86,13 @@ def test_the_text_follows_the_steps_of_the_picture() -> None:
 
 def test_every_command_and_option_has_its_place() -> None:
     text = site.commands_text()
-    for name, command in typer.main.get_command(cli.app).commands.items():
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, TyperGroup)
+    for name, command in group.commands.items():
         section = text.partition(f"## autograder {name}\n")[2].partition("\n## ")[0]
         assert section, name
         for parameter in command.params:
+            assert isinstance(parameter, TyperArgument | TyperOption)
             assert parameter.help in section
             for option in [*parameter.opts, *parameter.secondary_opts]:
                 assert option in section or parameter.metavar in section

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def graded(
         *("autograder", "grade", ASSIGNMENT, "--jobs", "2"),
         PYTHONPATH=str(site),
         CANARY_SECRET=ENVIRONMENT,
-        PATH=f"{Path(os.sys.executable).parent}:{os.environ['PATH']}",
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )
     made = Class(course, outcome, before, files, host)
     layers = set(course.results("honest")["sandbox"]) - {CONTROL_GROUP}

@@ -62,11 +62,13 @@ def installed_from_wheel(folder: Path) -> Path:
         shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", sources)
     wheels = folder / "wheels"
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-    for command in (
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    pip: list[str | Path] = [python, "-m", "pip", *quiet]
+    commands: list[list[str | Path]] = [
         ["wheel", "--no-build-isolation", "--wheel-dir", wheels, sources],
         ["install", "--force-reinstall", "--no-index", "--find-links", wheels, "autograder"],
-    ):
+    ]
+    for command in commands:
         subprocess.run([*pip, *command, "--no-deps"], check=True, env=CLEAN)
     shutil.rmtree(wheels)
     shutil.rmtree(sources)

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,7 +60,9 @@ class Scripted(Engine):
     def close(self) -> None:
         pass
 
-    def grade(self, jobs: Iterable[Job], force: bool = False) -> Iterator[tuple[Job, Graded]]:
+    def grade(
+        self, jobs: Iterable[Job], force: bool = False
+    ) -> Generator[tuple[Job, Graded], None, None]:
         for job in jobs:
             self.graded.append((job.submission, job.notebook))
             self.before(job)

@@ -283,7 +283,8 @@ class GatedCourse:
     def results(self, student: str) -> dict[str, Any]:
         """A student's results.json."""
         path = self.root / "autograded" / student / ASSIGNMENT / "results.json"
-        return json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return found
 
     def written(self, student: str) -> tuple[int, int] | None:
         """Inode and modification time of a student's results.json; None without one."""

@@ -579,7 +579,7 @@ def odd_points(notebook: NotebookNode) -> None:
 
 @edit
 def odd_ids(notebook: NotebookNode) -> None:
-    twins = []
+    twins: list[NotebookNode] = []
     for cell in notebook.cells:
         name = cell.metadata.get("nbgrader", {}).get("grade_id")
         if name is None:

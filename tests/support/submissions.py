@@ -36,17 +36,18 @@ def source(name: str) -> NotebookNode:
 
 def solution_cells(name: str) -> list[str]:
     """The ids of a notebook's solution cells, in order."""
-    return [grade_id(cell) for cell in source(name).cells if is_solution(cell)]
+    return [str(grade_id(cell)) for cell in source(name).cells if is_solution(cell)]
 
 
 def expected_points(name: str, done: Collection[str]) -> dict[str, float]:
     """Points per grade cell if exactly the solution cells in `done` are right."""
-    points, before = {}, None
+    points: dict[str, float] = {}
+    before = None
     for cell in source(name).cells:
         if is_solution(cell):
             before = grade_id(cell)
         elif is_autograded(cell):
-            points[grade_id(cell)] = cell.metadata.nbgrader.points * (before in done)
+            points[str(grade_id(cell))] = cell.metadata.nbgrader.points * (before in done)
     return points
 
 
@@ -137,7 +138,8 @@ class CourseCopy:
     def results(self, student: str) -> dict[str, Any]:
         """A student's results.json."""
         path = self.root / "autograded" / student / ASSIGNMENT / "results.json"
-        return json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return found
 
     def notebook(self, student: str, name: str) -> dict[str, Any]:
         """One notebook's entry in a student's results.json."""

@@ -80,7 +80,8 @@ def untrained(tensors: Tensors) -> Tensors:
     for name, value in start.items():
         if "/" in name or name in ("Variable_2", "Variable_3", "Variable_4"):
             start[name] = np.zeros_like(value)
-    return {**start, "beta1_power": np.float32(0.9), "beta2_power": np.float32(0.999)}
+    powers = {"beta1_power": 0.9, "beta2_power": 0.999}
+    return {**start, **{name: np.array(value, np.float32) for name, value in powers.items()}}
 
 
 def random_values(tensors: Tensors) -> Tensors:
@@ -104,12 +105,12 @@ def narrower(tensors: Tensors) -> Tensors:
 
 def step_3900(tensors: Tensors) -> Tensors:
     """The state after fewer steps, under the name of step 4000."""
-    return {**tensors, "beta2_power": np.float32(0.999**3901)}
+    return {**tensors, "beta2_power": np.array(0.999**3901, np.float32)}
 
 
 def counted(tensors: Tensors) -> Tensors:
     """The tensors if the optimizer also counts its steps in a global step."""
-    return {**tensors, "global_step": np.int64(4000)}
+    return {**tensors, "global_step": np.array(4000, np.int64)}
 
 
 def halved(suffix: str) -> Callable[[Path], None]:
