@@ -239,8 +239,8 @@ def entrances() -> Iterator[str]:
     last = first + 3 * (width + gap)
     yield line((first, middle), (last, middle))
     for number in range(len(ENTRANCES)):
-        x = first + number * (width + gap)
-        yield line((x, 106), (x, middle))
+        down = first + number * (width + gap)
+        yield line((down, 106), (down, middle))
     yield arrow((pool, middle), (pool, POOL.top - 3))
 
 

@@ -43,7 +43,8 @@ MANY = 50  # seeds needed to see the shape of the tail
 
 def log_odds(share: np.ndarray) -> np.ndarray:
     """The log-odds, which spread out accuracies near 1 over the real line."""
-    return np.log(share / (1 - share))
+    odds: np.ndarray = np.log(share / (1 - share))
+    return odds
 
 
 @dataclass(frozen=True)
@@ -350,12 +351,12 @@ def histogram(quantity: Quantity, values: np.ndarray, target: Path) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
-    settings = {"svg.hashsalt": "kit", "svg.fonttype": "none", "font.size": 9}
-    with plt.rc_context(settings):
+    with plt.rc_context({"svg.hashsalt": "kit", "svg.fonttype": "none", "font.size": 9}):
         fig, ax = plt.subplots(figsize=(6.4, 2.2), layout="constrained")
         ends = np.append(values, quantity.bound)
-        bins = np.linspace(ends.min(), ends.max(), 61)
+        bins = np.linspace(ends.min(), ends.max(), 61).tolist()
         ax.hist(values, bins=bins, color="#3b6ea8", edgecolor="white", linewidth=0.5)
         ax.axvline(quantity.bound, color="#b42318", linewidth=1.5)
         top = ax.get_ylim()[1]
@@ -373,7 +374,9 @@ def histogram(quantity: Quantity, values: np.ndarray, target: Path) -> None:
         of_the_start = ", share of the start" if quantity.scale is np.log else ""
         ax.set_xlabel(quantity.title + of_the_start)
         ax.set_ylabel("seeds")
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        locator = ax.yaxis.get_major_locator()
+        assert isinstance(locator, MaxNLocator)
+        locator.set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
         fig.savefig(target, format="svg", metadata={"Date": None})
         plt.close(fig)
@@ -458,7 +461,7 @@ def chromium() -> str:
 
 def photograph(page: Path, browser: str, target: Path) -> None:
     """Take a screenshot of one grade cell of a feedback page, from heading to last check."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import FloatRect, sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
@@ -470,12 +473,12 @@ def photograph(page: Path, browser: str, target: Path) -> None:
         box = cell.bounding_box()
         assert box is not None
         margin = 12
-        clip = {
-            "x": box["x"] - margin,
-            "y": box["y"] - margin,
-            "width": box["width"] + 2 * margin,
-            "height": box["height"] + 2 * margin,
-        }
+        clip = FloatRect(
+            x=box["x"] - margin,
+            y=box["y"] - margin,
+            width=box["width"] + 2 * margin,
+            height=box["height"] + 2 * margin,
+        )
         view.screenshot(path=target, clip=clip, full_page=True)
         opened.close()
 
