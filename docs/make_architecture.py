@@ -172,7 +172,7 @@ LOCK = Step(RECORD, 7, ("record.locks",), ("one writer at a time for a submissio
 OUTSIDE = Step(
     RECORD,
     10,
-    ("record.export", "service.pages"),
+    ("record.export", "service.publish"),
     ("grades for Moodle and Canvas; feedback", "through the exchange of a Hub"),
     12,
 )

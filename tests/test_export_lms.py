@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
 from collections.abc import Callable
 
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder.record.export import Column, Grade, Target, written
+from autograder.record.export import Column, Grade, Target, format_csv
 from support.submissions import ASSIGNMENT, CourseCopy
 
 POSSIBLE = 100.0
@@ -22,7 +23,7 @@ CLASS = [
 
 
 def rows(target: Target, found: list[Grade] = CLASS) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(written(target, columns(found), found))))
+    return list(csv.DictReader(io.StringIO(format_csv(target, columns(found), found))))
 
 
 def columns(found: list[Grade]) -> list[Column]:
@@ -83,7 +84,7 @@ def test_no_cell_is_a_formula(target: Target) -> None:
 @pytest.mark.parametrize("target", ["moodle", "canvas"])
 def test_a_name_stays_on_its_line(target: Target) -> None:
     odd = [Grade("a", "one\r\ntwo", "\t=1+1", "", "", 1.0)]
-    text = written(target, columns(odd), odd)
+    text = format_csv(target, columns(odd), odd)
     assert text.count("\r\n") == (2 if target == "moodle" else 3)
     assert "one two" in text
     assert "' =1+1" in text
@@ -92,7 +93,7 @@ def test_a_name_stays_on_its_line(target: Target) -> None:
 @pytest.mark.parametrize("target", ["moodle", "canvas"])
 def test_several_assignments_stand_under_the_names_that_the_platform_has(target: Target) -> None:
     two = [Column(name, {"ada": points}, 10.0) for name, points in (("A (1)", 7.0), ("B", None))]
-    *_, row = csv.DictReader(io.StringIO(written(target, two, CLASS[:1])))
+    *_, row = csv.DictReader(io.StringIO(format_csv(target, two, CLASS[:1])))
     assert (row["A (1)"], row["B"]) == ("7", "-" if target == "moodle" else "")
 
 
@@ -147,6 +148,52 @@ def test_export_into_a_file(graded: CourseCopy) -> None:
     found, _ = exported(graded, "--output", "grades-moodle.csv")
     assert found == {}
     assert "Zoë" in (graded.root / "grades-moodle.csv").read_text("utf-8")
+
+
+def by_nbgrader(course: CourseCopy, exporter: str, *more: str) -> subprocess.CompletedProcess[str]:
+    name = f"--exporter=autograder.record.export.{exporter}"
+    return course.run("nbgrader", "export", name, *more)
+
+
+@pytest.mark.parametrize(
+    ("exporter", "target"), [("MoodleExporter", "moodle"), ("CanvasExporter", "canvas")]
+)
+def test_the_command_of_nbgrader_writes_the_same_file(
+    graded: CourseCopy, exporter: str, target: str
+) -> None:
+    column = f"{ASSIGNMENT}=Chapter 4 (77)"
+    graded.succeed(
+        "autograder",
+        "export",
+        ASSIGNMENT,
+        "--to",
+        target,
+        "--output",
+        "own.csv",
+        "--column",
+        column,
+    )
+    done = by_nbgrader(graded, exporter, "--to", "same.csv", f"--{exporter}.columns={column}")
+    assert done.returncode == 0, done.stderr
+    assert "nobody has read yet count 0 points so far: late" in done.stderr
+    assert (graded.root / "same.csv").read_bytes() == (graded.root / "own.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--assignment=['ch9']", "the gradebook does not know ch9"),
+        ("--student=['late']", "every student is exported: take --student away"),
+        ("--to=no/where", "no/where cannot be written: No such file or directory"),
+    ],
+)
+def test_a_wrong_call_of_nbgrader_is_one_line_and_writes_nothing(
+    graded: CourseCopy, option: str, said: str
+) -> None:
+    done = by_nbgrader(graded, "MoodleExporter", option)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == said
+    assert not (graded.root / "grades.csv").exists()
 
 
 @pytest.mark.parametrize(

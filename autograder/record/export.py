@@ -1,4 +1,9 @@
-"""Exports grades as CSV files for the gradebooks of Moodle and Canvas."""
+"""Exports grades as CSV files for the gradebooks of Moodle and Canvas.
+
+`autograder export` and nbgrader's own command write the same file:
+
+    nbgrader export --exporter=autograder.record.export.MoodleExporter --assignment='["ch4-cnn"]'
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,13 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
+from nbgrader.api import Gradebook as Database
 from nbgrader.api import MissingEntry
+from nbgrader.plugins import ExportPlugin
+from traitlets import Dict, Unicode
 
 from autograder.errors import UserError
 from autograder.record.gradebook import Gradebook
@@ -56,43 +65,44 @@ class Column:
     possible: float
 
 
-def grades(gradebook: Gradebook, assignment: str) -> tuple[list[Grade], float]:
+def grades(database: Database, assignment: str) -> tuple[list[Grade], float]:
     """Grades of all students in the gradebook, sorted by last name and id; the maximum points.
 
     Raises UserError if the gradebook does not know the assignment.
     """
-    gradebook.scores(assignment)  # raises the same error as every other command
-    with gradebook.database() as database:
-        found = []
-        for student in database.students:
-            points, waiting = None, 0
-            try:
-                submission = database.find_submission(assignment, student.id)
-            except MissingEntry:
-                pass
-            else:
-                points = max(0.0, submission.score - (submission.late_submission_penalty or 0.0))
-                waiting = sum(
-                    grade.needs_manual_grade
-                    for notebook in submission.notebooks
-                    for grade in notebook.grades
-                )
-            found.append(
-                Grade(
-                    student.id,
-                    student.first_name or "",
-                    student.last_name or "",
-                    student.email or "",
-                    student.lms_user_id or "",
-                    points,
-                    waiting,
-                )
-            )
+    try:
         possible = float(database.find_assignment(assignment).max_score)
+    except MissingEntry as error:
+        raise UserError(f"the gradebook does not know {assignment}") from error
+    found = []
+    for student in database.students:
+        points, waiting = None, 0
+        try:
+            submission = database.find_submission(assignment, student.id)
+        except MissingEntry:
+            pass
+        else:
+            points = max(0.0, submission.score - (submission.late_submission_penalty or 0.0))
+            waiting = sum(
+                grade.needs_manual_grade
+                for notebook in submission.notebooks
+                for grade in notebook.grades
+            )
+        found.append(
+            Grade(
+                student.id,
+                student.first_name or "",
+                student.last_name or "",
+                student.email or "",
+                student.lms_user_id or "",
+                points,
+                waiting,
+            )
+        )
     return sorted(found, key=lambda g: (g.last_name.casefold(), g.student)), possible
 
 
-def written(target: Target, columns: list[Column], found: list[Grade]) -> str:
+def format_csv(target: Target, columns: list[Column], found: list[Grade]) -> str:
     """The file for `target`: one row per student in `found`, one grade per column.
 
     Students without a submission get no grade, which is not the same as 0.
@@ -164,10 +174,20 @@ def export(
         raise UserError(f"--to {target}: there are exports to moodle and to canvas")
     if strange := sorted(set(names) - set(assignments)):
         raise UserError(f"--column {strange[0]}: that assignment is not exported")
+    for assignment in assignments:
+        gradebook.scores(assignment)  # raises the same error as every other command
+    name: Target = "moodle" if target == "moodle" else "canvas"
+    with gradebook.database() as database:
+        return _export(database, assignments, name, names)
+
+
+def _export(
+    database: Database, assignments: list[str], target: Target, names: Mapping[str, str]
+) -> tuple[str, list[str]]:
     columns, waiting = [], []
     found: list[Grade] = []
     for assignment in dict.fromkeys(assignments):
-        found, possible = grades(gradebook, assignment)
+        found, possible = grades(database, assignment)
         points = {grade.student: grade.points for grade in found}
         columns.append(Column(names.get(assignment, assignment), points, possible))
         waiting += [grade.student for grade in found if grade.waiting]
@@ -177,5 +197,45 @@ def export(
         remarks.append(f"answers that nobody has read yet count 0 points so far: {shown}")
     if odd := [g.student for g in found if g.student != _inert(g.student)]:
         remarks.append(f"ids that look like formulas got an apostrophe: {', '.join(odd[:5])}")
-    name: Target = "moodle" if target == "moodle" else "canvas"
-    return written(name, columns, found), remarks
+    return format_csv(target, columns, found), remarks
+
+
+class _PlatformExporter(ExportPlugin):  # type: ignore[misc]
+    """An exporter for `nbgrader export`; its `to` is the file to write, grades.csv by default."""
+
+    target: ClassVar[Target]
+
+    columns = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="the platform's column name by assignment, where the two differ",
+    ).tag(config=True)
+
+    def export(self, gradebook: Database) -> None:
+        """Write the grades of the chosen assignments, or of all; ends the command on errors."""
+        chosen = [str(name) for name in self.assignment]
+        assignments = chosen or [one.name for one in gradebook.assignments]
+        path = Path(self.to or "grades.csv")
+        if self.student:
+            raise SystemExit("every student is exported: take --student away")
+        try:
+            text, remarks = _export(gradebook, assignments, self.target, self.columns)
+            path.write_bytes(text.encode())
+        except UserError as error:
+            raise SystemExit(str(error)) from error
+        except OSError as error:
+            raise SystemExit(f"{path} cannot be written: {error.strerror}") from error
+        for remark in remarks:
+            self.log.warning(remark)
+
+
+class MoodleExporter(_PlatformExporter):
+    """Writes the CSV file that Moodle's gradebook imports."""
+
+    target = "moodle"
+
+
+class CanvasExporter(_PlatformExporter):
+    """Writes the CSV file that Canvas' gradebook imports."""
+
+    target = "canvas"
