@@ -13,14 +13,7 @@ from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from rich.table import Table
 
 from autograder.course import Course, check_name, write_whole
@@ -29,6 +22,7 @@ from autograder.engine.grade import Graded, cache_key, cannot_grade
 from autograder.engine.pool import Engine, one_run
 from autograder.engine.results import NotebookResult, SubmissionResult
 from autograder.errors import UserError, nearest, printable
+from autograder.progress import counted
 from autograder.record.autograde import handed_in_at, time_in, unfinished
 from autograder.record.gradebook import Gradebook
 from autograder.release import see_that_they_are_notebooks
@@ -39,14 +33,7 @@ class View:
 
     def __init__(self, notebooks: list[str], total: int) -> None:
         self.table = score_table(notebooks)
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            disable=True,  # shown by `on`
-        )
+        self.progress = Progress(*counted(), disable=True)  # shown by `on`
         self._lines: Console | None = None
         self._task = self.progress.add_task("grading", total=total)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ast
-import fcntl
+import contextlib
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from autograder.course import Course, checks_for
 from autograder.engine.notebook import BEGIN, END, is_solution, solved
@@ -23,6 +23,8 @@ from autograder.engine.sandbox import Sandbox
 from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import UserError, printable
+from autograder.locks import Busy, locked
+from autograder.progress import logged
 
 WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 _LOGGED = re.compile(r"Step: (\d+), Loss: ([\d.]+), Accuracy: ([\d.]+)")
@@ -161,15 +163,22 @@ class Training:
             return self.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = source_notebooks(self.course, self.assignment)
-        with self.folder.with_suffix(".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress(paths[0].stem, WAITING)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked(lambda: progress(paths[0].stem, WAITING)):
             if not self.done:
                 self._run(paths, data, progress)
         return self.folder
+
+    @contextlib.contextmanager
+    def _locked(self, busy: Callable[[], object]) -> Iterator[None]:
+        """Be the only one who runs the notebooks; calls `busy` before it waits for another."""
+        lock = self.folder.with_suffix(".lock")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(lock, wait=False))
+            except Busy:
+                busy()
+                stack.enter_context(locked(lock))
+            yield
 
     def _run(
         self, paths: list[Path], data: dict[str, Path], progress: Callable[[str, str], object]
@@ -232,14 +241,7 @@ def solution_run(course: Course, assignment: str, console: Console) -> Path:
     data: dict[str, Path] = {}
     for setup in setups.values():
         data |= setup.data(console.print) if setup.data is not None else {}
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[line]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*logged(), console=console) as bar:
         tasks = {name: bar.add_task(name, start=False, total=None, line="") for name in names}
 
         steps = {name: setup.steps for name, setup in setups.items()}
@@ -250,9 +252,9 @@ def solution_run(course: Course, assignment: str, console: Console) -> Path:
                 console.print("another command is running the notebooks; waiting for it")
             if line == RUNNING and not console.is_terminal:  # no bar is drawn there
                 console.print(f"running {notebook}")
-            logged = _LOGGED.match(line)
-            if logged:
-                step, loss, accuracy = int(logged[1]), float(logged[2]), float(logged[3])
+            found = _LOGGED.match(line)
+            if found:
+                step, loss, accuracy = int(found[1]), float(found[2]), float(found[3])
                 text = f"step {step}, loss {loss:.0f}, accuracy {accuracy:.3f}"
                 bar.update(task, total=max(step, steps[notebook]), completed=step, line=text)
             elif line == RUNNING:

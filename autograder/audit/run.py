@@ -9,14 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from autograder.audit.outcomes import Audit, Outcome, judge
 from autograder.audit.submissions import SubmissionWriter
@@ -30,6 +22,7 @@ from autograder.audit.trials import (
 )
 from autograder.engine.grade import Job
 from autograder.engine.pool import Engine
+from autograder.progress import ProgressBar
 
 SAMPLE = {MUTATION: 200, REWRITING: 100}
 SAMPLE_SEED = 4
@@ -64,7 +57,7 @@ def audit(
     console: Console,
     whole: Collection[str] = (),
 ) -> Audit:
-    """Grade every trial of `notebooks` and judge its outcome; shows a progress bar on `console`.
+    """Grade every trial of `notebooks` and judge its outcome; shows the progress on `console`.
 
     whole: notebooks of which all variants are tried rather than a sample.
     """
@@ -72,24 +65,18 @@ def audit(
     module = tables.files()
     files = module.files(tables.course, console) if module is not None else None
     outcomes: list[Outcome] = []
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        for notebook in notebooks:
-            mine = [trial for trial in trials if trial.notebook == notebook]
-            task = bar.add_task(notebook, total=len(mine))
-            with tempfile.TemporaryDirectory(prefix="kit-audit-") as folder:
-                writer = SubmissionWriter(tables, notebook, files, Path(folder))
-                size = BATCH * jobs
-                for start in range(0, len(mine), size):
-                    for outcome in _batch(writer, mine[start : start + size], engine):
-                        outcomes.append(outcome)
-                        bar.advance(task)
+    for notebook in notebooks:
+        mine = [trial for trial in trials if trial.notebook == notebook]
+        with (
+            ProgressBar(console, notebook, len(mine)) as bar,
+            tempfile.TemporaryDirectory(prefix="kit-audit-") as folder,
+        ):
+            writer = SubmissionWriter(tables, notebook, files, Path(folder))
+            size = BATCH * jobs
+            for start in range(0, len(mine), size):
+                for outcome in _batch(writer, mine[start : start + size], engine):
+                    outcomes.append(outcome)
+                    bar.advance()
     order = {id(trial): number for number, trial in enumerate(trials)}
     outcomes.sort(key=lambda outcome: order[id(outcome.trial)])
     return _summed_up(tables, notebooks, outcomes, made, stale)

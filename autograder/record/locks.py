@@ -7,8 +7,6 @@ The command line, formgrader and the Hub service all convert notebooks with the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +16,9 @@ from nbgrader.converters import BaseConverter
 from nbgrader.converters.base import NbGraderException
 
 from autograder.course import Course, check_name
+from autograder.locks import Busy, locked
 
 _held = threading.local()
-
-
-class Busy(Exception):
-    """Another process is writing this student's submission."""
 
 
 @contextlib.contextmanager
@@ -32,26 +27,19 @@ def only_writer(course: Course, student: str, assignment: str, wait: bool = True
 
     Without `wait`, raises Busy if another thread or process holds the lock.
     """
-    folder = course.private / "locks" / check_name(assignment)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = str(folder / check_name(student))
-    mine: set[str] = _held.__dict__.setdefault("paths", set())
+    path = course.private / "locks" / check_name(assignment) / check_name(student)
+    mine: set[Path] = _held.__dict__.setdefault("paths", set())
     if path in mine:
         yield
         return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
+            stack.enter_context(locked(path, wait=wait))
+        except Busy as error:
             raise Busy(f"another process is working on {student}, {assignment}") from error
         mine.add(path)
-        try:
-            yield
-        finally:
-            mine.discard(path)
-    finally:
-        os.close(descriptor)  # releases the lock
+        stack.callback(mine.discard, path)
+        yield
 
 
 class OneWriter(BaseConverter):  # type: ignore[misc]

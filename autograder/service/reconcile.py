@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 
 from autograder.course import Course
 from autograder.engine.pool import Engine
+from autograder.locks import Busy
 from autograder.record.gradebook import Gradebook
-from autograder.record.locks import Busy, only_writer
+from autograder.record.locks import only_writer
 from autograder.service import inbound, notices
 from autograder.service.decide import Decision, counting, decide
 from autograder.service.fair_queue import FairQueue

@@ -8,7 +8,6 @@ is fulfilled.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from typing import Literal
 
 from autograder.course import Course, check_name
 from autograder.errors import UserError
+from autograder.locks import Busy, locked
 
 GRADED, REFUSED, SUPERSEDED, DEFERRED = "graded", "refused", "superseded", "deferred"
 _SCRATCH = "autograder-"
@@ -169,14 +169,12 @@ def only_service(course: Course) -> Iterator[None]:
     """
     folder = course.private / "hub"
     folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / "lock", wait=False))
+        except Busy as error:
+            raise UserError(f"another autograder service is running in {course.root}") from error
         yield
-    except BlockingIOError as error:
-        raise UserError(f"another autograder service is running in {course.root}") from error
-    finally:
-        os.close(descriptor)
 
 
 def own_scratch(course: Course) -> str:

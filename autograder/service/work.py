@@ -11,8 +11,8 @@ from typing import Any
 
 from autograder.engine.grade import Graded
 from autograder.engine.results import SubmissionResult
+from autograder.locks import Busy
 from autograder.machine import explained
-from autograder.record.locks import Busy
 from autograder.service.inbound import Attempt
 from autograder.service.records import Request
 
