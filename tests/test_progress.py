@@ -53,7 +53,7 @@ with locked(Path(sys.argv[1])):
 
 def test_a_lock_has_one_holder_and_is_free_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "lock"
-    command = [sys.executable, "-c", HOLD, path]
+    command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
