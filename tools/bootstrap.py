@@ -73,6 +73,14 @@ COMMANDS = {
         "regenerate release/ and solutions/ from source/",
         [["-m", "autograder", "release", "ch4-cnn"]],
     ),
+    "regen": (
+        "regenerate release/, solutions/ and the pages and pictures of docs/ that scripts make",
+        [
+            ["-m", "autograder", "release", "ch4-cnn"],
+            ["docs/make_architecture.py"],
+            ["docs/make_figures.py"],
+        ],
+    ),
 }
 
 
