@@ -23,7 +23,7 @@ from autograder.record.feedback import (
     about,
     first_cause,
     how_long,
-    recorded,
+    read_results,
     title,
 )
 from autograder.record.outputs import grade_cell_outputs
@@ -204,7 +204,7 @@ def known_of(tmp_path: Path, handed_in: datetime | None, due: datetime | None) -
         auto.auto_score, auto.needs_manual_grade = 3, False
         gradebook.find_submission_notebook(FIRST, "ch4", "ada").late_submission_penalty = 0.5
         gradebook.db.commit()
-    return recorded(url, "ada", "ch4")
+    return read_results(url, "ada", "ch4")
 
 
 def test_a_late_submission_is_called_late(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_what_is_in_time_or_has_no_time_is_not_late(
 
 def test_an_attempt_that_is_in_no_gradebook_has_a_page_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'gradebook.db'}"
-    assert recorded(url, "nobody", "ch4") == {}
+    assert read_results(url, "nobody", "ch4") == {}
 
 
 @pytest.mark.parametrize(

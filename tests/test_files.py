@@ -372,7 +372,7 @@ def test_a_link_in_a_submissions_place_tells_nothing(tmp_path: Path, outside: Pa
     folder = tmp_path / "student+work+2026-01-01 00:00:00 UTC"
     folder.symlink_to(outside)
     attempt = inbound.Attempt(folder, "work", "student", "")
-    seen = inbound.surveyed(attempt, ["exam"], 1 << 20, (), check_owner=False)
+    seen = inbound.survey_attempt(attempt, ["exam"], 1 << 20, (), check_owner=False)
     assert seen == attempt
     assert inbound.notebooks(folder) == []
     assert inbound.secret(folder) == ""

@@ -35,7 +35,7 @@ from autograder.record.gradebook import Gradebook
 from autograder.service import notices
 from autograder.service.decide import decide, eligible
 from autograder.service.fair_queue import FairQueue
-from autograder.service.inbound import Attempt, surveyed
+from autograder.service.inbound import Attempt, survey_attempt
 from autograder.service.reconcile import Reconciler
 from autograder.service.records import Answer, Records, only_service
 from autograder.service.settings import Settings
@@ -301,11 +301,11 @@ def test_a_submission_that_grows_while_it_is_copied_is_refused(
     handed_in = classroom.hand_in()
 
     def surveyed_before(attempt: Attempt, *args: Any) -> Attempt:
-        found = surveyed(attempt, *args)
+        found = survey_attempt(attempt, *args)
         (handed_in.folder / "grown.py").write_bytes(bytes(1 << 20))
         return found
 
-    monkeypatch.setattr("autograder.service.inbound.surveyed", surveyed_before)
+    monkeypatch.setattr("autograder.service.inbound.survey_attempt", surveyed_before)
     with classroom.reconciler() as reconciler:
         settle(reconciler)
     assert "it has grown while it was copied" in handed_in.page()
@@ -416,11 +416,11 @@ def test_notebooks_that_go_while_they_are_copied_refuse_the_submission(
     handed_in = classroom.hand_in()
 
     def surveyed_before(attempt: Attempt, *args: Any) -> Attempt:
-        found = surveyed(attempt, *args)
+        found = survey_attempt(attempt, *args)
         (handed_in.folder / NOTEBOOK).unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr("autograder.service.inbound.surveyed", surveyed_before)
+    monkeypatch.setattr("autograder.service.inbound.survey_attempt", surveyed_before)
     with classroom.reconciler() as reconciler:
         settle(reconciler)
         (answer,) = reconciler.records.answers(ASSIGNMENT, SELF)

@@ -75,7 +75,7 @@ def read_demands(
     for notebook, release in releases.items():
         text: dict[str, str] = {}
         for cell in release.cells:
-            text[cell.id] = _spaced(cell.source)
+            text[cell.id] = _collapse_spaces(cell.source)
             if mark(cell).get("grade"):
                 name = str(grade_id(cell))
                 own = {check.id: check for check in checks[notebook] if check.cell == name}
@@ -123,11 +123,11 @@ def _of_cell(
 
 def _place(words: str, text: dict[str, str]) -> str:
     """The last cell that holds these words in full; "" when none does."""
-    pattern = re.compile(rf"(?<!\w){re.escape(_spaced(words))}(?!\w)")
+    pattern = re.compile(rf"(?<!\w){re.escape(_collapse_spaces(words))}(?!\w)")
     return next((cell for cell in reversed(text) if words and pattern.search(text[cell])), "")
 
 
-def _spaced(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     """The text with single spaces between its words, since lines may break anywhere."""
     return " ".join(text.split())
 

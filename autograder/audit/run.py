@@ -61,7 +61,7 @@ def audit(
 
     whole: notebooks of which all variants are tried rather than a sample.
     """
-    trials, made, stale = _chosen(tables, notebooks, whole)
+    trials, made, stale = _choose(tables, notebooks, whole)
     module = tables.files()
     files = module.files(tables.course, console) if module is not None else None
     outcomes: list[Outcome] = []
@@ -82,7 +82,7 @@ def audit(
     return _summed_up(tables, notebooks, outcomes, made, stale)
 
 
-def _chosen(
+def _choose(
     tables: Tables, notebooks: list[str], whole: Collection[str]
 ) -> tuple[list[Trial], dict[str, dict[str, int]], list[str]]:
     """The trials of some notebooks, their numbers of variants, and explanations of no variant."""
@@ -129,7 +129,7 @@ def _batch(writer: SubmissionWriter, trials: list[Trial], engine: Engine) -> Ite
 def expected(tables: Tables, notebooks: list[str], whole: Collection[str] = ()) -> Audit:
     """The audit of these notebooks in which every trial has its expected outcome."""
     outcomes = []
-    trials, made, stale = _chosen(tables, notebooks, whole)
+    trials, made, stale = _choose(tables, notebooks, whole)
     for trial in trials:
         order = [check.key for check in tables.checks[trial.notebook]]
         wrong = [key for key in order if (key in trial.fails) == (trial.fate == KILLED)]

@@ -196,7 +196,7 @@ class Tables:
             for edit in [*edits, *row.get("with", [])]:
                 name = edit["cell"]
                 before = sources.get(name, self._solution(notebook, name, where))
-                sources[name] = self._edited(before, edit, where)
+                sources[name] = self._edit(before, edit, where)
             fails = row.get("fails", [])
             own = self.grade_cells[cell] if cell else []
             yield Trial(
@@ -228,7 +228,7 @@ class Tables:
             left=left,
         )
 
-    def _edited(self, source: str, edit: dict[str, Any], where: str) -> str:
+    def _edit(self, source: str, edit: dict[str, Any], where: str) -> str:
         """A solution after the edit of a row."""
         if edit.get("code") == "stub":
             source = self.stubs[edit["cell"]]

@@ -62,7 +62,7 @@ class _CopiesNothing(BaseConverter):  # type: ignore[misc]
             with contextlib.suppress(CannotGrade, FileNotFoundError):
                 data = read_regular(submitted, name, 4096, own_links=True)
                 if name == "timestamp.txt":  # nbgrader reads UTF-8 only
-                    data = _decoded(data).encode()
+                    data = _decode(data).encode()
                 (folder / name).write_bytes(data)
 
 
@@ -228,7 +228,7 @@ def _own_zones() -> dict[str, float]:
 _DEFAULTS = (datetime(2000, 1, 1), datetime(2001, 2, 2))
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     """The text of a small file, as UTF-16 if its byte order mark says so.  Raises ValueError."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16")
@@ -242,7 +242,7 @@ def time_in(folder: Path) -> tuple[datetime | None, str]:
     not hold a time.  The warning is empty when the file is missing or valid.
     """
     try:
-        text = _decoded(read_regular(folder, "timestamp.txt", 400, own_links=True)).strip()
+        text = _decode(read_regular(folder, "timestamp.txt", 400, own_links=True)).strip()
     except FileNotFoundError:
         return None, ""
     except (CannotGrade, OSError, ValueError):

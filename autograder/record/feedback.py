@@ -90,7 +90,7 @@ class SerialFeedback(OneWriter, GenerateFeedback):  # type: ignore[misc]
         of["page"] = about(
             results(course, of["student"], of["assignment"]),
             of["notebook"],
-            recorded(of["db_url"], of["student"], of["assignment"]),
+            read_results(of["db_url"], of["student"], of["assignment"]),
         )
         return resources
 
@@ -105,7 +105,7 @@ def results(course: Course, student: str, assignment: str) -> dict[str, Any]:
     return found
 
 
-def recorded(db_url: str, student: str, assignment: str) -> dict[str, Any]:
+def read_results(db_url: str, student: str, assignment: str) -> dict[str, Any]:
     """The gradebook's record of a submission, with manual points and late penalties."""
     with Gradebook(db_url) as gradebook:
         try:

@@ -56,7 +56,7 @@ class GradedExporter(NotebookExporter):  # type: ignore[misc]
         """Export the notebook that grading made of the submitted file `filename`."""
         assert resources is not None
         return self.from_notebook_node(  # type: ignore[no-any-return]
-            filled(resources.pop(GRADED)), resources, **kw
+            fill_in(resources.pop(GRADED)), resources, **kw
         )
 
 
@@ -106,7 +106,7 @@ def grade_submission(engine: Engine, student: str, assignment: str) -> dict[str,
     return {name: found[name] for name in names}
 
 
-def filled(graded: Graded) -> NotebookNode:
+def fill_in(graded: Graded) -> NotebookNode:
     """The executed notebook with sanitised outputs and the results in its grade cells."""
     notebook: NotebookNode = nbformat.reads(graded.executed, as_version=4)
     cells = {cell.cell: cell for cell in graded.result.cells}

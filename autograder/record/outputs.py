@@ -95,14 +95,14 @@ def _item(check: CheckResult) -> str:
 
 def harmless(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """A student's outputs, reduced to a bounded number of texts and PNG images."""
-    kept = [mended for output in outputs[:COUNT_LIMIT] if (mended := _mended(output)) is not None]
+    kept = [mended for output in outputs[:COUNT_LIMIT] if (mended := _mend(output)) is not None]
     if len(outputs) > COUNT_LIMIT:
         note = f"… ({len(outputs) - COUNT_LIMIT} more outputs are left out)"
         kept.append(new_output("display_data", data={"text/plain": note}))
     return kept
 
 
-def _mended(output: NotebookNode) -> NotebookNode | None:
+def _mend(output: NotebookNode) -> NotebookNode | None:
     match output.get("output_type"):
         case "stream":
             name = "stderr" if output.get("name") == "stderr" else "stdout"

@@ -94,7 +94,7 @@ def attempts(inbound: Path) -> Iterator[Attempt]:
         if len(parts) < 3:
             continue
         claimed, assignment = parts[:2]
-        yield Attempt(folder, assignment, _shown(claimed), student="")
+        yield Attempt(folder, assignment, _show(claimed), student="")
 
 
 def _owner(number: int) -> str:
@@ -104,7 +104,7 @@ def _owner(number: int) -> str:
         return ""
 
 
-def surveyed(
+def survey_attempt(
     attempt: Attempt,
     wanted: Collection[str],
     limit: int,
@@ -145,7 +145,7 @@ def surveyed(
         for entry in _entries(folder, ignore):
             arrived = max(arrived, entry.status.st_ctime)
             if check_owner and entry.status.st_uid != status.st_uid:
-                problem = f"{_shown(entry.path)} in it belongs to another account"
+                problem = f"{_show(entry.path)} in it belongs to another account"
             if stat.S_ISREG(entry.status.st_mode):
                 size += entry.status.st_size
                 if entry.status.st_nlink == 1:
@@ -188,21 +188,21 @@ def nothing_to_grade(sizes: Mapping[str, int], wanted: Collection[str]) -> str:
     empty = sorted(f"{name}.ipynb" for name in wanted if f"{name}.ipynb" in sizes)
     others = sorted(path for path in sizes if path.endswith(".ipynb") and sizes[path])
     if empty:
-        found = f"it holds {_listed(empty)} without content (was your disk full?)"
+        found = f"it holds {_list(empty)} without content (was your disk full?)"
     elif others:
-        found = f"what it holds of notebooks is {_listed(others)}"
+        found = f"what it holds of notebooks is {_list(others)}"
     else:
         found = "it holds no notebook"
-    expected = _listed(sorted(f"{name}.ipynb" for name in wanted))
+    expected = _list(sorted(f"{name}.ipynb" for name in wanted))
     return (
         f"{found}, and what is graded is {expected}; "
         "put them into the folder under these names and hand in again"
     )
 
 
-def _listed(paths: Sequence[str], most: int = 5) -> str:
+def _list(paths: Sequence[str], most: int = 5) -> str:
     """The first `most` paths as part of a sentence, with the number of the others."""
-    shown = [_shown(path) for path in paths[:most]]
+    shown = [_show(path) for path in paths[:most]]
     if len(paths) > most:
         shown.append(f"{len(paths) - most} more")
     *before, last = shown
@@ -245,7 +245,7 @@ def collect(
             continue
         copied = _copy(entry, target / entry.path, room, owner_id)
         if copied is None:
-            left_out.append(_shown(entry.path))
+            left_out.append(_show(entry.path))
         else:
             room -= copied
             sizes[entry.path] = copied
@@ -354,5 +354,5 @@ def notebooks(folder: Path) -> list[str]:
     return sorted(name.removesuffix(".ipynb") for name in names if name.endswith(".ipynb"))
 
 
-def _shown(path: str) -> str:
+def _show(path: str) -> str:
     return path.encode("utf-8", "replace").decode()[:200]

@@ -23,7 +23,7 @@ from autograder.engine.grade import Graded
 from autograder.engine.notebook import grade_id, mark
 from autograder.engine.results import SubmissionResult
 from autograder.record.feedback import FeedbackExporter, about
-from autograder.record.nbgrader_glue import filled
+from autograder.record.nbgrader_glue import fill_in
 from autograder.service.records import replace_file
 
 _MOST = 50  # notebooks of one attempt that get a page
@@ -81,7 +81,7 @@ def outcomes(graded: Mapping[str, Graded], note: str, config: Config) -> dict[st
     whole = SubmissionResult("", "", [one.result for one in graded.values()]).to_json()
     pages = {}
     for name, one in graded.items():
-        notebook = filled(one)
+        notebook = fill_in(one)
         points = {cell.cell: cell.points for cell in one.result.cells}
         for cell in notebook.cells:
             if mark(cell):

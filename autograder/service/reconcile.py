@@ -153,7 +153,7 @@ class Reconciler:
                     attempt, student=answer.student, arrived=answer.arrived, complete=True
                 )
             else:
-                seen = inbound.surveyed(
+                seen = inbound.survey_attempt(
                     attempt,
                     self.course.notebooks(attempt.assignment),
                     settings.max_submission_bytes,

@@ -155,7 +155,7 @@ class Code:
 
     # -- the source after a change -----------------------------------------------------------
 
-    def edited(self, changes: Iterable[tuple[ast.expr | ast.stmt, str]]) -> str:
+    def edit(self, changes: Iterable[tuple[ast.expr | ast.stmt, str]]) -> str:
         """The source with nodes replaced by texts; no node may contain another."""
         data = self._data
         for node, text in sorted(changes, key=lambda c: self._span(c[0]), reverse=True):
@@ -163,23 +163,23 @@ class Code:
             data = data[:start] + text.encode() + data[end:]
         return data.decode()
 
-    def swapped(self, node: ast.expr, new: ast.expr) -> str:
+    def swap(self, node: ast.expr, new: ast.expr) -> str:
         """The source with `node` replaced by another expression."""
         changes: dict[ast.AST, ast.AST] = {node: new}
         # Before Python 3.12, nodes inside an f-string have no positions of their own.
         for outer in self.above(node):
             if isinstance(outer, ast.JoinedStr):
-                node, new = outer, rebuilt(outer, changes)
+                node, new = outer, rebuild(outer, changes)
         text = ast.unparse(new)
-        return self.edited([(node, f"({text})" if isinstance(new, _LOOSE) else text)])
+        return self.edit([(node, f"({text})" if isinstance(new, _LOOSE) else text)])
 
-    def restated(self, statement: ast.stmt, new: Iterable[ast.stmt | str]) -> str | None:
+    def restate(self, statement: ast.stmt, new: Iterable[ast.stmt | str]) -> str | None:
         """The source with a statement replaced by others; None if it shares its line."""
         start, _ = self._span(statement)
         line = self._data[self._starts[statement.lineno - 1] : start]
         if line.strip() or getattr(statement, "decorator_list", None):
             return None
-        return self.edited([(statement, self.laid(statement, new))])
+        return self.edit([(statement, self.laid(statement, new))])
 
     def laid(self, statement: ast.stmt, new: Iterable[ast.stmt | str]) -> str:
         """The text of statements, indented like `statement`."""
@@ -192,15 +192,15 @@ def fixed(node: ast.stmt) -> ast.stmt:
     return ast.fix_missing_locations(node)
 
 
-def rebuilt(node: Any, changes: Mapping[ast.AST, ast.AST]) -> Any:
+def rebuild(node: Any, changes: Mapping[ast.AST, ast.AST]) -> Any:
     """A copy of a tree with some nodes replaced."""
     if isinstance(node, list):
-        return [rebuilt(item, changes) for item in node]
+        return [rebuild(item, changes) for item in node]
     if not isinstance(node, ast.AST):
         return node
     if node in changes:
         return changes[node]
-    fields = {name: rebuilt(value, changes) for name, value in ast.iter_fields(node)}
+    fields = {name: rebuild(value, changes) for name, value in ast.iter_fields(node)}
     return ast.copy_location(type(node)(**fields), node)
 
 
@@ -277,10 +277,10 @@ def variants(
             if own not in known:
                 known.add(own)
                 found.append(Variant(operator, change_of(text, source), source))
-    return [_numbered(found, at) for at in range(len(found))]
+    return [_number(found, at) for at in range(len(found))]
 
 
-def _numbered(found: list[Variant], at: int) -> Variant:
+def _number(found: list[Variant], at: int) -> Variant:
     """A variant with a unique name, since a source may contain the same line twice."""
     one = found[at]
     before = sum(one.name == other.name for other in found[:at])

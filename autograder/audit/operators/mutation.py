@@ -20,7 +20,7 @@ from autograder.audit.operators.code import (
     does,
     expression,
     name,
-    rebuilt,
+    rebuild,
     variants,
 )
 
@@ -91,13 +91,13 @@ def shift_number(code: Code, around: Surroundings) -> Iterator[str]:
     for node in code.expressions:
         match node:
             case ast.Constant(value=bool()):
-                yield code.swapped(node, ast.Constant(not node.value))
+                yield code.swap(node, ast.Constant(not node.value))
             case ast.Constant(value=int(whole)):
                 for other in (whole + 1, whole - 1):
-                    yield code.swapped(node, expression(str(other)))
+                    yield code.swap(node, expression(str(other)))
             case ast.Constant(value=float(value)):
                 for near in (value * 1.5, value / 2) if value else (1.0, -1.0):
-                    yield code.swapped(node, expression(repr(near)))
+                    yield code.swap(node, expression(repr(near)))
 
 
 def replace_text(code: Code, around: Surroundings) -> Iterator[str]:
@@ -106,7 +106,7 @@ def replace_text(code: Code, around: Surroundings) -> Iterator[str]:
         match node:
             case ast.Constant(value=str(text)) if text:
                 if not any(isinstance(n, ast.JoinedStr) for n in code.above(node)):
-                    yield code.swapped(node, ast.Constant(TEXTS.get(text, text[:-1])))
+                    yield code.swap(node, ast.Constant(TEXTS.get(text, text[:-1])))
 
 
 def replace_function(code: Code, around: Surroundings) -> Iterator[str]:
@@ -117,11 +117,11 @@ def replace_function(code: Code, around: Surroundings) -> Iterator[str]:
                 module = around.resolve(value) if around.is_module(value) else None
                 for other in neighbours(attr):
                     if module is None or hasattr(module, other):
-                        yield code.swapped(node, ast.Attribute(value, other, ast.Load()))
+                        yield code.swap(node, ast.Attribute(value, other, ast.Load()))
             case ast.Name(id=id_, ctx=ast.Load()) if id_ in BUILTINS:
                 for other in neighbours(id_):
                     if other in BUILTINS:
-                        yield code.swapped(node, name(other))
+                        yield code.swap(node, name(other))
 
 
 def neighbours(word: str) -> list[str]:
@@ -152,7 +152,7 @@ def exchange_name(code: Code, around: Surroundings) -> Iterator[str]:
         at = used.index(node.id)
         for other in dict.fromkeys((used[at - 1], used[(at + 1) % len(used)])):
             if other != node.id:
-                yield code.swapped(node, name(other))
+                yield code.swap(node, name(other))
 
 
 def _receives(code: Code, node: ast.AST) -> bool:
@@ -169,7 +169,7 @@ def shift_index(code: Code, around: Surroundings) -> Iterator[str]:
                 parts = place.elts if isinstance(place, ast.Tuple) else [place]
                 for part in parts:
                     if isinstance(part, ast.Name):
-                        yield code.swapped(part, ast.BinOp(part, ast.Add(), ast.Constant(1)))
+                        yield code.swap(part, ast.BinOp(part, ast.Add(), ast.Constant(1)))
 
 
 # -- expressions ---------------------------------------------------------------------------------
@@ -180,21 +180,21 @@ def negate(code: Code, around: Surroundings) -> Iterator[str]:
     for node in code.expressions:
         match node:
             case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=operand):
-                yield code.swapped(node, operand)
+                yield code.swap(node, operand)
             case ast.BinOp(left=left, right=right):
                 for operand in (left, right):
                     if not isinstance(operand, ast.List | ast.ListComp | ast.Constant):
-                        yield code.swapped(operand, ast.UnaryOp(ast.USub(), operand))
+                        yield code.swap(operand, ast.UnaryOp(ast.USub(), operand))
             case ast.Constant(value=int() | float()) if node.value and node.value is not True:
-                yield code.swapped(node, ast.UnaryOp(ast.USub(), node))
+                yield code.swap(node, ast.UnaryOp(ast.USub(), node))
             case ast.IfExp(test=test):
-                yield code.swapped(test, ast.UnaryOp(ast.Not(), test))
+                yield code.swap(test, ast.UnaryOp(ast.Not(), test))
     for statement in code.statements:
         match statement:
             case ast.Return(value=ast.Call() | ast.BinOp() | ast.Name() as value):
-                yield code.swapped(value, ast.UnaryOp(ast.USub(), value))
+                yield code.swap(value, ast.UnaryOp(ast.USub(), value))
             case ast.If(test=test) | ast.While(test=test):
-                yield code.swapped(test, ast.UnaryOp(ast.Not(), test))
+                yield code.swap(test, ast.UnaryOp(ast.Not(), test))
 
 
 def replace_operator(code: Code, around: Surroundings) -> Iterator[str]:
@@ -203,19 +203,19 @@ def replace_operator(code: Code, around: Surroundings) -> Iterator[str]:
         match node:
             case ast.BinOp(left=left, op=op, right=right):
                 for other in ARITHMETIC.get(type(op), []):
-                    yield code.swapped(node, ast.BinOp(left, other(), right))
+                    yield code.swap(node, ast.BinOp(left, other(), right))
             case ast.Compare(left=left, ops=[op], comparators=right):
                 for comparison in COMPARISONS[type(op)]:
-                    yield code.swapped(node, ast.Compare(left, [comparison()], right))
+                    yield code.swap(node, ast.Compare(left, [comparison()], right))
             case ast.BoolOp(op=op, values=values):
                 joined = ast.Or() if isinstance(op, ast.And) else ast.And()
-                yield code.swapped(node, ast.BoolOp(joined, values))
+                yield code.swap(node, ast.BoolOp(joined, values))
     for statement in code.statements:
         match statement:
             case ast.AugAssign(target=target, op=op, value=value):
                 for other in ARITHMETIC.get(type(op), []):
-                    yield from restated(code, statement, ast.AugAssign(target, other(), value))
-                yield from restated(code, statement, ast.Assign([target], value))
+                    yield from restate(code, statement, ast.AugAssign(target, other(), value))
+                yield from restate(code, statement, ast.Assign([target], value))
 
 
 def exchange_operands(code: Code, around: Surroundings) -> Iterator[str]:
@@ -226,12 +226,12 @@ def exchange_operands(code: Code, around: Surroundings) -> Iterator[str]:
                 joined = (ast.List, ast.ListComp, ast.Tuple, ast.JoinedStr)
                 numbers = isinstance(op, ast.Add | ast.Mult)
                 if not numbers or isinstance(left, joined) or isinstance(right, joined):
-                    yield code.edited([(left, wrapped(code, right)), (right, wrapped(code, left))])
+                    yield code.edit([(left, wrap(code, right)), (right, wrap(code, left))])
             case ast.IfExp(body=body, orelse=other):
-                yield code.edited([(body, code.text_of(other)), (other, code.text_of(body))])
+                yield code.edit([(body, code.text_of(other)), (other, code.text_of(body))])
 
 
-def wrapped(code: Code, node: ast.expr) -> str:
+def wrap(code: Code, node: ast.expr) -> str:
     """The text of an operand, in parentheses if needed."""
     text = code.text_of(node)
     return f"({text})" if isinstance(node, ast.BinOp | ast.UnaryOp | ast.IfExp) else text
@@ -243,14 +243,14 @@ def leave_out_call(code: Code, around: Surroundings) -> Iterator[str]:
         match node:
             case ast.Call(func=func, args=[first, *_]) if not isinstance(first, ast.Starred):
                 if not isinstance(first, COMPREHENSION):
-                    yield code.swapped(node, first)
+                    yield code.swap(node, first)
                 if isinstance(func, ast.Attribute) and not around.is_module(func.value):
-                    yield code.swapped(node, func.value)
+                    yield code.swap(node, func.value)
             case ast.Call(func=ast.Attribute(value=value)) if not around.is_module(value):
-                yield code.swapped(node, value)
+                yield code.swap(node, value)
             case ast.Attribute(value=value, ctx=ast.Load()) if not around.is_module(value):
                 if not isinstance(code.parents[node], ast.Call):
-                    yield code.swapped(node, value)
+                    yield code.swap(node, value)
 
 
 def drop_argument(code: Code, around: Surroundings) -> Iterator[str]:
@@ -259,9 +259,9 @@ def drop_argument(code: Code, around: Surroundings) -> Iterator[str]:
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
                 left = [other for other in node.keywords if other is not keyword]
-                yield code.swapped(node, ast.Call(node.func, node.args, left))
+                yield code.swap(node, ast.Call(node.func, node.args, left))
             if node.args:
-                yield code.swapped(node, ast.Call(node.func, node.args[:-1], node.keywords))
+                yield code.swap(node, ast.Call(node.func, node.args[:-1], node.keywords))
 
 
 def exchange_arguments(code: Code, around: Surroundings) -> Iterator[str]:
@@ -269,7 +269,7 @@ def exchange_arguments(code: Code, around: Surroundings) -> Iterator[str]:
     for node in code.expressions:
         if isinstance(node, ast.Call):
             values = [*node.args, *(keyword.value for keyword in node.keywords)]
-            yield from exchanged(code, values)
+            yield from exchange(code, values)
 
 
 def exchange_elements(code: Code, around: Surroundings) -> Iterator[str]:
@@ -277,12 +277,12 @@ def exchange_elements(code: Code, around: Surroundings) -> Iterator[str]:
     for node in code.expressions:
         match node:
             case ast.List(elts=values) | ast.Tuple(elts=values):
-                yield from exchanged(code, values)
+                yield from exchange(code, values)
             case ast.Dict(values=values):
-                yield from exchanged(code, values)
+                yield from exchange(code, values)
 
 
-def exchanged(code: Code, values: list[ast.expr]) -> Iterator[str]:
+def exchange(code: Code, values: list[ast.expr]) -> Iterator[str]:
     """The source with two adjacent `values` swapped, for each pair."""
     for one, other in itertools.pairwise(values):
         held = any(isinstance(n, ast.JoinedStr) for n in code.above(one))
@@ -291,7 +291,7 @@ def exchanged(code: Code, values: list[ast.expr]) -> Iterator[str]:
             and not isinstance(one, ast.GeneratorExp)
             and not isinstance(other, ast.GeneratorExp)
         ):
-            yield code.edited([(one, code.text_of(other)), (other, code.text_of(one))])
+            yield code.edit([(one, code.text_of(other)), (other, code.text_of(one))])
 
 
 def drop_element(code: Code, around: Surroundings) -> Iterator[str]:
@@ -301,7 +301,7 @@ def drop_element(code: Code, around: Surroundings) -> Iterator[str]:
             place = isinstance(code.parents[node], ast.Subscript)
             if isinstance(node.ctx, ast.Load) and not place:
                 for left in (node.elts[1:], node.elts[:-1]):
-                    yield code.swapped(node, type(node)(left, node.ctx))
+                    yield code.swap(node, type(node)(left, node.ctx))
 
 
 def swap_axes(code: Code, around: Surroundings) -> Iterator[str]:
@@ -310,7 +310,7 @@ def swap_axes(code: Code, around: Surroundings) -> Iterator[str]:
         match node:
             case ast.Call(func=ast.Attribute(value=value, attr="reshape")):
                 if not around.is_module(value):
-                    yield code.swapped(node, ast.Attribute(node, "T", ast.Load()))
+                    yield code.swap(node, ast.Attribute(node, "T", ast.Load()))
 
 
 def shift_slice(code: Code, around: Surroundings) -> Iterator[str]:
@@ -319,23 +319,23 @@ def shift_slice(code: Code, around: Surroundings) -> Iterator[str]:
         match node:
             case ast.Slice(lower=lower, upper=upper, step=None) if lower or upper:
                 if lower and upper:
-                    yield code.swapped(node, ast.Slice(lower, None))
-                    yield code.swapped(node, ast.Slice(None, upper))
+                    yield code.swap(node, ast.Slice(lower, None))
+                    yield code.swap(node, ast.Slice(None, upper))
                 else:
-                    yield code.swapped(node, ast.Slice(None, None))
+                    yield code.swap(node, ast.Slice(None, None))
                 if upper:
-                    yield code.swapped(node, ast.Slice(ast.Constant(1), upper))
+                    yield code.swap(node, ast.Slice(ast.Constant(1), upper))
             case ast.Slice(lower=None, upper=None, step=None):
                 turned = ast.Slice(None, None, ast.UnaryOp(ast.USub(), ast.Constant(1)))
-                yield code.swapped(node, turned)
+                yield code.swap(node, turned)
 
 
 # -- statements ----------------------------------------------------------------------------------
 
 
-def restated(code: Code, statement: ast.stmt, *new: ast.stmt) -> Iterator[str]:
+def restate(code: Code, statement: ast.stmt, *new: ast.stmt) -> Iterator[str]:
     """The source with a statement replaced by others, if it has lines of its own."""
-    source = code.restated(statement, new)
+    source = code.restate(statement, new)
     if source is not None:
         yield source
 
@@ -346,7 +346,7 @@ def drop_statement(code: Code, around: Surroundings) -> Iterator[str]:
         match statement:
             case ast.Expr(value=ast.Name() | ast.Constant()) | ast.Pass():
                 continue
-        yield code.edited([(statement, "pass")])
+        yield code.edit([(statement, "pass")])
 
 
 def drop_result(code: Code, around: Surroundings) -> Iterator[str]:
@@ -354,7 +354,7 @@ def drop_result(code: Code, around: Surroundings) -> Iterator[str]:
     for statement in code.statements:
         match statement:
             case ast.Return(value=ast.expr() as value):
-                yield from restated(code, statement, ast.Expr(value))
+                yield from restate(code, statement, ast.Expr(value))
 
 
 def end_loop(code: Code, around: Surroundings) -> Iterator[str]:
@@ -362,14 +362,14 @@ def end_loop(code: Code, around: Surroundings) -> Iterator[str]:
     for statement in code.statements:
         match statement:
             case ast.For(body=[*_, last]):
-                yield from restated(code, last, last, ast.Break())
+                yield from restate(code, last, last, ast.Break())
     for node in code.expressions:
         match node:
             case ast.Call(func=ast.Name(id="range"), args=[stop]):
-                yield code.swapped(node, ast.Call(name("range"), [ast.Constant(1), stop], []))
+                yield code.swap(node, ast.Call(name("range"), [ast.Constant(1), stop], []))
             case ast.Call(func=ast.Name(id="enumerate"), args=[items]):
                 start = [items, ast.Constant(1)]
-                yield code.swapped(node, ast.Call(name("enumerate"), start, []))
+                yield code.swap(node, ast.Call(name("enumerate"), start, []))
 
 
 def move_over_edge(code: Code, around: Surroundings) -> Iterator[str]:
@@ -379,13 +379,13 @@ def move_over_edge(code: Code, around: Surroundings) -> Iterator[str]:
             match statement:
                 case ast.For(body=body, orelse=[]) | ast.If(body=body, orelse=[]):
                     if len(body) > 1 and not isinstance(body[-1], ast.Return):
-                        rest = rebuilt(statement, {})
+                        rest = rebuild(statement, {})
                         rest.body = body[:-1]
-                        yield from restated(code, statement, rest, body[-1])
+                        yield from restate(code, statement, rest, body[-1])
                     if at + 1 < len(block) and not isinstance(body[-1], ast.Return):
-                        more = rebuilt(statement, {})
+                        more = rebuild(statement, {})
                         more.body = [*body, block[at + 1]]
-                        yield code.edited(
+                        yield code.edit(
                             [(statement, code.laid(statement, [more])), (block[at + 1], "pass")]
                         )
 

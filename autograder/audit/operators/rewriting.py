@@ -23,7 +23,7 @@ from autograder.audit.operators.code import (
     fixed,
     loaded,
     name,
-    rebuilt,
+    rebuild,
     stored,
     variants,
 )
@@ -47,14 +47,14 @@ def rewritings(text: str, around: Surroundings) -> list[Variant]:
     return variants(text, OPERATORS, around, written)
 
 
-def restated(code: Code, statement: ast.stmt, *new: ast.stmt | str) -> Iterator[str]:
+def restate(code: Code, statement: ast.stmt, *new: ast.stmt | str) -> Iterator[str]:
     """The source with a statement replaced by others, if it has lines of its own."""
-    source = code.restated(statement, new)
+    source = code.restate(statement, new)
     if source is not None:
         yield source
 
 
-def assigned(target: str, value: ast.expr) -> ast.Assign:
+def assign(target: str, value: ast.expr) -> ast.Assign:
     """The assignment `target = value`."""
     return ast.Assign([ast.Name(target, ast.Store())], value, lineno=0)
 
@@ -87,7 +87,7 @@ def rename_locals(code: Code, around: Surroundings) -> Iterator[str]:
     for scope, names in scopes:
         fresh = dict(zip(names, unused(code, around, *(f"my_{n}" for n in names)), strict=True))
         for chosen in [*([old] for old in names), names]:
-            yield _renamed(code, scope, {old: fresh[old] for old in chosen})
+            yield _rename(code, scope, {old: fresh[old] for old in chosen})
 
 
 def rename_globals(code: Code, around: Surroundings) -> Iterator[str]:
@@ -97,10 +97,10 @@ def rename_globals(code: Code, around: Surroundings) -> Iterator[str]:
     if not outside and names:
         fresh = dict(zip(names, unused(code, around, *(f"the_{n}" for n in names)), strict=True))
         for chosen in [*([old] for old in names), names]:
-            yield _renamed(code, code.tree, {old: fresh[old] for old in chosen})
+            yield _rename(code, code.tree, {old: fresh[old] for old in chosen})
 
 
-def _renamed(code: Code, scope: ast.AST, fresh: dict[str, str]) -> str:
+def _rename(code: Code, scope: ast.AST, fresh: dict[str, str]) -> str:
     places = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in fresh]
     texts = [n for n in ast.walk(scope) if isinstance(n, ast.JoinedStr)]
     within = {inner for text in texts for inner in ast.walk(text)}
@@ -109,8 +109,8 @@ def _renamed(code: Code, scope: ast.AST, fresh: dict[str, str]) -> str:
         (n, fresh[n.id]) for n in places if n not in within
     ]
     outer = [text for text in texts if not any(n in texts for n in code.above(text))]
-    edits += [(text, ast.unparse(rebuilt(text, changes))) for text in outer]
-    return code.edited(edits)
+    edits += [(text, ast.unparse(rebuild(text, changes))) for text in outer]
+    return code.edit(edits)
 
 
 def alias_module(code: Code, around: Surroundings) -> Iterator[str]:
@@ -119,7 +119,7 @@ def alias_module(code: Code, around: Surroundings) -> Iterator[str]:
         places = [n for n in code.expressions if isinstance(n, ast.Name) and n.id == old]
         if places:
             (new,) = unused(code, around, f"{old}_again")
-            text = code.edited([(place, new) for place in places])
+            text = code.edit([(place, new) for place in places])
             yield f"import {module} as {new}\n{text}"
 
 
@@ -134,8 +134,8 @@ def alias_function(code: Code, around: Surroundings) -> Iterator[str]:
                 if attr not in known and simple:
                     known.add(attr)
                     (new,) = unused(code, around, f"my_{attr}")
-                    text = rebuilt(statement, {func: name(new)})
-                    yield from restated(code, statement, assigned(new, func), text)
+                    text = rebuild(statement, {func: name(new)})
+                    yield from restate(code, statement, assign(new, func), text)
 
 
 # -- expressions ---------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def name_arguments(code: Code, around: Surroundings) -> Iterator[str]:
         for kept in (0, 1)[: len(node.args)]:
             pairs = list(zip(names, node.args, strict=False))[kept:]
             named = [ast.keyword(parameter, value) for parameter, value in pairs]
-            yield code.swapped(node, ast.Call(node.func, node.args[:kept], named + node.keywords))
+            yield code.swap(node, ast.Call(node.func, node.args[:kept], named + node.keywords))
 
 
 def place_arguments(code: Code, around: Surroundings) -> Iterator[str]:
@@ -184,7 +184,7 @@ def place_arguments(code: Code, around: Surroundings) -> Iterator[str]:
         placed, named = list(node.args), list(node.keywords)
         while named and names[len(placed) : len(placed) + 1] == [named[0].arg]:
             placed.append(named.pop(0).value)
-            yield code.swapped(node, ast.Call(node.func, list(placed), list(named)))
+            yield code.swap(node, ast.Call(node.func, list(placed), list(named)))
 
 
 def order_arguments(code: Code, around: Surroundings) -> Iterator[str]:
@@ -194,7 +194,7 @@ def order_arguments(code: Code, around: Surroundings) -> Iterator[str]:
             case ast.Call(func=func, args=args, keywords=[_, _, *_] as named):
                 simple = not any(isinstance(n, ast.Call) for k in named for n in ast.walk(k.value))
                 if simple and all(k.arg for k in named):
-                    yield code.swapped(node, ast.Call(func, args, named[::-1]))
+                    yield code.swap(node, ast.Call(func, args, named[::-1]))
 
 
 def another_path(code: Code, around: Surroundings) -> Iterator[str]:
@@ -213,7 +213,7 @@ def another_path(code: Code, around: Surroundings) -> Iterator[str]:
                     another = ast.unparse(other) != ast.unparse(func)
                     found = around.resolve(other)
                     if another and callable(found) and inspect.unwrap(found) is same:
-                        yield code.swapped(func, other)
+                        yield code.swap(func, other)
 
 
 def spell_operation(code: Code, around: Surroundings) -> Iterator[str]:
@@ -238,14 +238,14 @@ def spell_operation(code: Code, around: Surroundings) -> Iterator[str]:
                 top = tensor(left) or tensor(right)
                 if top is not None:
                     function = ast.Attribute(top, TENSORS[type(op)], ast.Load())
-                    yield code.swapped(node, ast.Call(function, [left, right], []))
+                    yield code.swap(node, ast.Call(function, [left, right], []))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 top = tensor(operand)
                 if top is not None:
                     function = ast.Attribute(top, "negative", ast.Load())
-                    yield code.swapped(node, ast.Call(function, [operand], []))
+                    yield code.swap(node, ast.Call(function, [operand], []))
             case ast.Call(func=ast.Attribute(attr="matmul"), args=[left, right], keywords=[]):
-                yield code.swapped(node, ast.BinOp(left, ast.MatMult(), right))
+                yield code.swap(node, ast.BinOp(left, ast.MatMult(), right))
 
 
 def mirror(code: Code, around: Surroundings) -> Iterator[str]:
@@ -256,12 +256,12 @@ def mirror(code: Code, around: Surroundings) -> Iterator[str]:
                 calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
                 if not calls:
                     turned = ast.Compare(right, [MIRRORED[type(op)]()], [left])
-                    yield code.swapped(node, turned)
+                    yield code.swap(node, turned)
     for statement in code.statements:
         match statement:
             case ast.If(test=test) | ast.While(test=test):
                 once = ast.UnaryOp(ast.Not(), test)
-                yield code.swapped(test, ast.UnaryOp(ast.Not(), once))
+                yield code.swap(test, ast.UnaryOp(ast.Not(), once))
 
 
 def parenthesise(code: Code, around: Surroundings) -> Iterator[str]:
@@ -271,7 +271,7 @@ def parenthesise(code: Code, around: Surroundings) -> Iterator[str]:
         for statement in code.statements
         if isinstance(statement, ast.Assign | ast.Return) and statement.value is not None
     ]
-    yield code.edited([(value, f"({code.text_of(value)})") for value in values])
+    yield code.edit([(value, f"({code.text_of(value)})") for value in values])
 
 
 def make_list(code: Code, around: Surroundings) -> Iterator[str]:
@@ -280,7 +280,7 @@ def make_list(code: Code, around: Surroundings) -> Iterator[str]:
         match node:
             case ast.ListComp(elt=elt, generators=generators):
                 inner = ast.GeneratorExp(elt, generators)
-                yield code.swapped(node, ast.Call(name("list"), [inner], []))
+                yield code.swap(node, ast.Call(name("list"), [inner], []))
 
 
 # -- statements ----------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ def introduce_variable(code: Code, around: Surroundings) -> Iterator[str]:
         match statement:
             case ast.Assign(value=value) | ast.Return(value=ast.expr() as value):
                 for part in [*_first_computed(value), *_constant(value)]:
-                    rest = rebuilt(statement, {part: name(new)})
-                    yield from restated(code, statement, assigned(new, part), rest)
+                    rest = rebuild(statement, {part: name(new)})
+                    yield from restate(code, statement, assign(new, part), rest)
 
 
 def _first_computed(node: ast.expr) -> Iterator[ast.expr]:
@@ -348,8 +348,8 @@ def inline_variable(code: Code, around: Surroundings) -> Iterator[str]:
                     if any(isinstance(n, nest) for n in between) or other not in code.above(read):
                         continue
                     if all(call in between for call in calls):
-                        yield code.edited(
-                            [(one, "pass"), (other, ast.unparse(rebuilt(other, {read: value})))]
+                        yield code.edit(
+                            [(one, "pass"), (other, ast.unparse(rebuild(other, {read: value})))]
                         )
 
 
@@ -377,15 +377,15 @@ def loop_for_comprehension(code: Code, around: Surroundings) -> Iterator[str]:
                     if isinstance(n, ast.Name) and n.id in turned
                 }
                 add = ast.Call(
-                    ast.Attribute(name(made), "append", ast.Load()), [rebuilt(elt, changes)], []
+                    ast.Attribute(name(made), "append", ast.Load()), [rebuild(elt, changes)], []
                 )
                 body: list[ast.stmt] = [ast.Expr(add)]
                 for test in reversed(only.ifs):
-                    body = [ast.If(rebuilt(test, changes), body, [])]
-                loop = ast.For(rebuilt(only.target, changes), only.iter, body, [], lineno=0)
-                rest = rebuilt(statement, {node: name(made)})
-                yield from restated(
-                    code, statement, assigned(made, ast.List([], ast.Load())), loop, rest
+                    body = [ast.If(rebuild(test, changes), body, [])]
+                loop = ast.For(rebuild(only.target, changes), only.iter, body, [], lineno=0)
+                rest = rebuild(statement, {node: name(made)})
+                yield from restate(
+                    code, statement, assign(made, ast.List([], ast.Load())), loop, rest
                 )
 
 
@@ -408,7 +408,7 @@ def comprehension_for_loop(code: Code, around: Surroundings) -> Iterator[str]:
             ):
                 if listed not in loaded(elt):
                     made = ast.ListComp(elt, [ast.comprehension(target, items, [], 0)])
-                    yield from restated(
+                    yield from restate(
                         code,
                         statement,
                         ast.AugAssign(ast.Name(listed, ast.Store()), ast.Add(), made),
@@ -430,8 +430,8 @@ def while_for_range(code: Code, around: Surroundings) -> Iterator[str]:
                     (turn,) = unused(code, around, "turn")
                     test = ast.Compare(name(turn), [ast.Lt()], [stop])
                     count = ast.AugAssign(ast.Name(turn, ast.Store()), ast.Add(), ast.Constant(1))
-                    loop = ast.While(test, [assigned(target, name(turn)), count, *body], [])
-                    yield from restated(code, statement, assigned(turn, ast.Constant(0)), loop)
+                    loop = ast.While(test, [assign(target, name(turn)), count, *body], [])
+                    yield from restate(code, statement, assign(turn, ast.Constant(0)), loop)
 
 
 def number_turns(code: Code, around: Surroundings) -> Iterator[str]:
@@ -442,15 +442,15 @@ def number_turns(code: Code, around: Surroundings) -> Iterator[str]:
                 target=ast.Name(id=target),
                 iter=ast.Call(func=ast.Name(id="range"), args=[stop], keywords=[]) as items,
             ):
-                yield code.swapped(items, ast.Call(name("list"), [items], []))
+                yield code.swap(items, ast.Call(name("list"), [items], []))
                 (turn,) = unused(code, around, "turn")
                 above = ast.BinOp(stop, ast.Add(), ast.Constant(1))
                 shifted = ast.Call(name("range"), [ast.Constant(1), above], [])
                 less = ast.BinOp(name(turn), ast.Sub(), ast.Constant(1))
-                loop = rebuilt(statement, {})
+                loop = rebuild(statement, {})
                 loop.target, loop.iter = ast.Name(turn, ast.Store()), shifted
-                loop.body = [assigned(target, less), *loop.body]
-                yield from restated(code, statement, loop)
+                loop.body = [assign(target, less), *loop.body]
+                yield from restate(code, statement, loop)
 
 
 def split_targets(code: Code, around: Surroundings) -> Iterator[str]:
@@ -460,11 +460,11 @@ def split_targets(code: Code, around: Surroundings) -> Iterator[str]:
             case ast.Assign(targets=[ast.Tuple(elts=targets)], value=value):
                 if all(isinstance(target, ast.Name) for target in targets):
                     (new,) = unused(code, around, "parts")
-                    parts: list[ast.stmt] = [assigned(new, ast.Call(name("list"), [value], []))]
+                    parts: list[ast.stmt] = [assign(new, ast.Call(name("list"), [value], []))]
                     for at, target in enumerate(targets):
                         part = ast.Subscript(name(new), ast.Constant(at), ast.Load())
                         parts.append(ast.Assign([target], part, lineno=0))
-                    yield from restated(code, statement, *parts)
+                    yield from restate(code, statement, *parts)
 
 
 def join_targets(code: Code, around: Surroundings) -> Iterator[str]:
@@ -477,7 +477,7 @@ def join_targets(code: Code, around: Surroundings) -> Iterator[str]:
             ) if first not in loaded(more) and first != second.id:
                 target = ast.Tuple([ast.Name(first, ast.Store()), second], ast.Store())
                 both = ast.Assign([target], ast.Tuple([value, more], ast.Load()), lineno=0)
-                yield code.edited([(one, "pass"), (other, ast.unparse(fixed(both)))])
+                yield code.edit([(one, "pass"), (other, ast.unparse(fixed(both)))])
 
 
 def join_lines(code: Code, around: Surroundings) -> Iterator[str]:
@@ -490,7 +490,7 @@ def join_lines(code: Code, around: Surroundings) -> Iterator[str]:
             done.add(other)
             both = f"{ast.unparse(one)}; {ast.unparse(other)}"
             edits += [(one, "pass"), (other, both)]
-    yield code.edited(edits)
+    yield code.edit(edits)
 
 
 def _neighbours(code: Code) -> Iterator[tuple[ast.stmt, ast.stmt]]:
@@ -506,7 +506,7 @@ def spell_step(code: Code, around: Surroundings) -> Iterator[str]:
         match statement:
             case ast.AugAssign(target=ast.Name(id=id_), op=op, value=ast.Constant() as value):
                 step = ast.BinOp(name(id_), op, value)
-                yield from restated(code, statement, assigned(id_, step))
+                yield from restate(code, statement, assign(id_, step))
 
 
 def annotate(code: Code, around: Surroundings) -> Iterator[str]:
@@ -518,12 +518,12 @@ def annotate(code: Code, around: Surroundings) -> Iterator[str]:
             case ast.Assign(targets=[ast.Name(id=id_) as target]) if id_ not in declared:
                 edits.append((target, f"{id_}: object"))
             case ast.FunctionDef():
-                typed = rebuilt(statement, {})
+                typed = rebuild(statement, {})
                 typed.returns = name("object")
                 for argument in typed.args.args:
                     argument.annotation = ast.Constant("object")
-                yield from restated(code, statement, typed)
-    yield code.edited(edits)
+                yield from restate(code, statement, typed)
+    yield code.edit(edits)
 
 
 def document(code: Code, around: Surroundings) -> Iterator[str]:
@@ -532,11 +532,11 @@ def document(code: Code, around: Surroundings) -> Iterator[str]:
     yield f"# My own solution.\n\n{code.text}\n\n# That is all."
     for statement in code.statements:
         if isinstance(statement, ast.FunctionDef):
-            told = rebuilt(statement, {})
+            told = rebuild(statement, {})
             if ast.get_docstring(told) is not None:
                 del told.body[0]
             if told.body:
-                yield from restated(code, statement, told)
+                yield from restate(code, statement, told)
 
 
 def wrap_in_block(code: Code, around: Surroundings) -> Iterator[str]:
@@ -550,11 +550,11 @@ def wrap_in_block(code: Code, around: Surroundings) -> Iterator[str]:
             yield f"{ast.unparse(fixed(block))}\n{tail}"
     for statement in code.statements:
         if isinstance(statement, ast.FunctionDef):
-            whole = rebuilt(statement, {})
+            whole = rebuild(statement, {})
             for block in _blocks(code, around, whole.body):
-                other = rebuilt(whole, {})
+                other = rebuild(whole, {})
                 other.body = [block]
-                yield from restated(code, statement, other)
+                yield from restate(code, statement, other)
 
 
 def _blocks(code: Code, around: Surroundings, body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -581,7 +581,7 @@ def extract_function(code: Code, around: Surroundings) -> Iterator[str]:
                     given = sorted(local & loaded(value))
                 head = _function(new, given, [ast.Return(value)])
                 call = ast.Call(name(new), [name(one) for one in given], [])
-                yield from restated(code, statement, head, rebuilt(statement, {value: call}))
+                yield from restate(code, statement, head, rebuild(statement, {value: call}))
     yield from _cell_as_function(code, around)
 
 
@@ -614,7 +614,7 @@ def lambda_for_function(code: Code, around: Surroundings) -> Iterator[str]:
                 told = len(rest) == 1 and ast.get_docstring(statement) is not None
                 if value is not None and (not rest or told):
                     one = ast.Lambda(arguments, value)
-                    yield from restated(code, statement, assigned(id_, one))
+                    yield from restate(code, statement, assign(id_, one))
 
 
 def else_after_return(code: Code, around: Surroundings) -> Iterator[str]:
@@ -626,9 +626,9 @@ def else_after_return(code: Code, around: Surroundings) -> Iterator[str]:
                 ast.Return(value=ast.expr() as no),
             ):
                 branch = ast.If(test, [ast.Return(yes)], [ast.Return(no)])
-                yield code.edited([(one, "pass"), (other, code.laid(other, [branch]))])
+                yield code.edit([(one, "pass"), (other, code.laid(other, [branch]))])
                 either = ast.Return(ast.IfExp(test, yes, no))
-                yield code.edited([(one, "pass"), (other, code.laid(other, [either]))])
+                yield code.edit([(one, "pass"), (other, code.laid(other, [either]))])
 
 
 OPERATORS: dict[str, Operator] = {
