@@ -225,7 +225,7 @@ SEVERAL: dict[str, tuple[dict[str, tuple[bytes, int]], str, str]] = {
         "the newest that has changes against the release",
     ),
     "the one that is whole": (
-        {BOOK: (work()[:3000], 0), f"{FILTERS} (1).ipynb": (work(), 9)},
+        {BOOK: (work().partition(b"photograph")[0], 0), f"{FILTERS} (1).ipynb": (work(), 9)},
         f"{FILTERS} (1).ipynb",
         "the only whole one that has changes against the release",
     ),
