@@ -22,7 +22,7 @@ from autograder.engine.grade import Graded, cache_key, cannot_grade
 from autograder.engine.pool import Engine, one_run
 from autograder.engine.results import NotebookResult, SubmissionResult
 from autograder.errors import UserError, nearest, printable
-from autograder.progress import counted
+from autograder.progress import count_columns
 from autograder.record.autograde import handed_in_at, time_in, unfinished
 from autograder.record.gradebook import Gradebook
 from autograder.release import see_that_they_are_notebooks
@@ -33,7 +33,7 @@ class View:
 
     def __init__(self, notebooks: list[str], total: int) -> None:
         self.table = score_table(notebooks)
-        self.progress = Progress(*counted(), disable=True)  # shown by `on`
+        self.progress = Progress(*count_columns(), disable=True)  # shown by `on`
         self._lines: Console | None = None
         self._task = self.progress.add_task("grading", total=total)
 

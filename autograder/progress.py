@@ -14,12 +14,12 @@ from rich.progress import (
 )
 
 
-def counted() -> tuple[ProgressColumn, ...]:
+def count_columns() -> tuple[ProgressColumn, ...]:
     """Columns for work whose parts are counted: `grading ━━━ 12/60 0:01:30`."""
     return (*_begin(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
-def logged() -> tuple[ProgressColumn, ...]:
+def log_columns() -> tuple[ProgressColumn, ...]:
     """Columns for work that prints lines; the last one is the task's field `line`."""
     return (*_begin(), TimeRemainingColumn(), TextColumn("{task.fields[line]}"))
 
@@ -33,7 +33,7 @@ class ProgressBar:
 
     def __init__(self, console: Console, what: str, total: int) -> None:
         self._console = console
-        self._progress = Progress(*counted(), console=console)
+        self._progress = Progress(*count_columns(), console=console)
         self._task = self._progress.add_task(what, total=total)
         self._said = 0
 

@@ -24,7 +24,7 @@ from autograder.engine.trial import working_sandbox
 from autograder.engine.warm import WarmInterpreter
 from autograder.errors import UserError, printable
 from autograder.locks import Busy, locked
-from autograder.progress import logged
+from autograder.progress import log_columns
 
 WAITING, RUNNING, FINISHED = "waiting", "running", "finished"
 _LOGGED = re.compile(r"Step: (\d+), Loss: ([\d.]+), Accuracy: ([\d.]+)")
@@ -241,7 +241,7 @@ def solution_run(course: Course, assignment: str, console: Console) -> Path:
     data: dict[str, Path] = {}
     for setup in setups.values():
         data |= setup.data(console.print) if setup.data is not None else {}
-    with Progress(*logged(), console=console) as bar:
+    with Progress(*log_columns(), console=console) as bar:
         tasks = {name: bar.add_task(name, start=False, total=None, line="") for name in names}
 
         steps = {name: setup.steps for name, setup in setups.items()}

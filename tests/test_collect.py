@@ -157,7 +157,9 @@ def test_a_folder_around_all_students_is_no_student(
     """Archive programs put one around what is packed; a student's id may even be its name."""
     files = {f"{around}/{student}/{BOOK}": student.encode() for student in ("ada", "bob")}
     packed = archive(tmp_path / "class.zip", files | {f"{around}/read me.txt": b"for the tutor"})
-    assert sorted(done(course, packed, "folders").found) == ["ada", "bob"]
+    outcome = done(course, packed, "folders")
+    assert sorted(outcome.found) == ["ada", "bob"]
+    assert outcome.unmatched == ["read me.txt (no name of a student)"]
     assert (course.submitted("bob", ASSIGNMENT) / BOOK).read_bytes() == b"bob"
 
 
