@@ -55,10 +55,12 @@ def test_a_lock_has_one_holder_and_is_free_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "lock"
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Busy), locked(path, wait=False):
-            pass
-        holder.kill()
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(Busy), locked(path, wait=False):
+                pass
+        finally:
+            holder.kill()
     with locked(path, wait=False):
         assert path.stat().st_mode & 0o777 == 0o600
